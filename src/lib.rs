@@ -1,0 +1,5 @@
+//! wingbeat: a real-time server engine. Bytes in, events out, bytes out.
+#![deny(unsafe_code)]
+
+pub mod buffer;
+pub mod proto;
