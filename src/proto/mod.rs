@@ -44,6 +44,8 @@ mod config;
 mod decoder;
 pub mod encoder;
 mod error;
+pub mod extensions;
+pub mod handshake;
 mod header;
 pub mod mask;
 mod message;
