@@ -2,4 +2,6 @@
 #![deny(unsafe_code)]
 
 pub mod buffer;
+pub mod engine;
 pub mod proto;
+pub mod pubsub;

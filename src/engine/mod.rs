@@ -1,0 +1,4 @@
+//! Connections, timers, mail and turns: what makes a worker of a driver, the protocol and the topics.
+#![forbid(unsafe_code)]
+
+pub mod timer;
