@@ -2,4 +2,6 @@
 #![deny(unsafe_code)]
 
 pub mod buffer;
+#[cfg(feature = "epoll")]
+pub mod driver;
 pub mod proto;
