@@ -2,6 +2,9 @@
 #![deny(unsafe_code)]
 
 pub mod buffer;
+#[cfg(feature = "epoll")]
+pub mod driver;
+#[cfg(feature = "epoll")]
 pub mod engine;
 pub mod proto;
 pub mod pubsub;
