@@ -36,9 +36,7 @@ fn receive(receiver: &mut Receiver<u64>, messages: u64, sleep: bool) {
         match receiver.receive() {
             Some(_) => received += 1,
             None if sleep && receiver.prepare_sleep() => {
-                while receiver.is_empty() {
-                    thread::park();
-                }
+                thread::park();
                 receiver.awake();
             }
             None => thread::yield_now(),
