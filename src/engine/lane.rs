@@ -355,6 +355,17 @@ mod tests {
         }
     }
 
+    /// The receiver has just seen the queue empty when a sender fills it and goes on into the overflow.
+    #[test]
+    fn what_entered_the_queue_before_the_overflow_comes_first() {
+        let (sender, mut receiver) = small(2, 64);
+        assert_eq!(receiver.receive(), None);
+        (0..3).for_each(|id| sender.send(id, 4).unwrap());
+        receiver.take_overflow();
+        sender.send(3, 4).unwrap();
+        assert_eq!(receive_all(&mut receiver), [0, 1, 2, 3]);
+    }
+
     #[test]
     fn each_sender_keeps_its_order_over_a_tiny_queue() {
         const SENDERS: u32 = 4;
