@@ -183,14 +183,10 @@ impl Wheel {
         let first = self.bucket(self.done.wrapping_add(1));
         let words = self.occupied.len();
         let from = first as usize / 64;
-        // The first word is looked at twice: its upper part now, its lower part after the whole turn.
+        // The first word is looked at twice: at its upper part now, and after the whole turn at what is left, its lower part.
         (0..=words).find_map(|step| {
             let at = (from + step) % words;
-            let mask = match step {
-                0 => u64::MAX << (first % 64),
-                _ if step == words => !(u64::MAX << (first % 64)),
-                _ => u64::MAX,
-            };
+            let mask = if step == 0 { u64::MAX << (first % 64) } else { u64::MAX };
             let bits = self.occupied[at] & mask;
             (bits != 0).then(|| self.bucket((at as u32 * 64 + bits.trailing_zeros()).wrapping_sub(first)) + 1)
         })
