@@ -17,6 +17,7 @@
 #![deny(unsafe_code)]
 
 mod epoll;
+pub mod sim;
 mod socket;
 mod waker;
 
