@@ -8,3 +8,13 @@ pub mod driver;
 pub mod engine;
 pub mod proto;
 pub mod pubsub;
+#[cfg(feature = "epoll")]
+pub mod server;
+
+#[cfg(feature = "epoll")]
+pub use driver::Address;
+#[cfg(feature = "epoll")]
+pub use engine::*;
+pub use proto::{CloseCode, MessageKind};
+#[cfg(feature = "epoll")]
+pub use server::{Running, Server};

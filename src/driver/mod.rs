@@ -21,7 +21,7 @@ pub mod sim;
 mod socket;
 mod waker;
 
-pub use epoll::Epoll;
+pub use epoll::{Epoll, EpollSeed};
 pub use socket::{Address, AddressError, is_port_free};
 pub use waker::Wake;
 

@@ -71,7 +71,7 @@ impl<'a, P> Run<'a, P> {
 
     /// The publications, in publish order.
     #[inline]
-    pub fn iter(&self) -> impl Iterator<Item = &'a P> + use<'a, P> {
+    pub fn iter(&self) -> impl Iterator<Item = &'a P> + Clone + use<'a, P> {
         let (conn, whole) = (self.conn, self.whole);
         self.pending.iter().filter(move |pending| whole || pending.except != conn).map(|pending| &pending.publication)
     }

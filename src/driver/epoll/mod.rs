@@ -63,9 +63,36 @@ impl Epoll {
     /// # Errors
     /// No descriptor or memory is left for the epoll instance and the waker.
     pub fn new(config: DriverConfig) -> io::Result<Self> {
+        EpollSeed::new(config).map(EpollSeed::start)
+    }
+}
+
+/// What of an [`Epoll`] exists before its thread does: the epoll instance and the waker. It may change threads.
+#[derive(Debug)]
+pub struct EpollSeed {
+    poll: Poll,
+    waker: Arc<mio::Waker>,
+    config: DriverConfig,
+}
+
+impl EpollSeed {
+    /// # Errors
+    /// No descriptor or memory is left for the epoll instance and the waker.
+    pub fn new(config: DriverConfig) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), Token(WAKER as usize))?);
-        Ok(Epoll {
+        Ok(EpollSeed { poll, waker, config })
+    }
+
+    /// What wakes the driver to be.
+    pub fn waker(&self) -> Arc<dyn Wake> {
+        self.waker.clone()
+    }
+
+    /// The driver, on the thread that will use it.
+    pub fn start(self) -> Epoll {
+        let EpollSeed { poll, waker, config } = self;
+        Epoll {
             events: Events::with_capacity(config.events.max(1)),
             sockets: Sockets {
                 poll,
@@ -81,7 +108,7 @@ impl Epoll {
                 gather: Vec::with_capacity(GATHER),
                 counters: DriverCounters::default(),
             },
-        })
+        }
     }
 }
 
