@@ -12,19 +12,20 @@ const BUCKETS: usize = 16_384;
 /// A table shared by all workers that says which workers may have subscribers of a topic, so that a publication travels
 /// to these only.
 ///
-/// Names are hashed into 16,384 buckets; a bucket has one bit per worker. Two names in one bucket make a false positive,
-/// which costs one mail that finds nobody. Reading and writing take no lock. The hash is seeded per table: peers choose
-/// names, and must not be able to fill one bucket. 128 KiB for up to 64 workers, the same again for each 64 more.
+/// Names are hashed into 16,384 buckets; a bucket has one bit per worker. Two names in one bucket make a false
+/// positive, which costs one mail that finds nobody. Reading and writing take no lock. The hash is seeded per table:
+/// peers choose names, and must not be able to fill one bucket. 128 KiB for up to 64 workers, the same again for each
+/// 64 more.
 ///
 /// # Why there is no false negative
 ///
 /// A worker sets its bit ([`WorkerInterest::add`], a read-modify-write with `SeqCst`) before it acknowledges the
 /// subscription. Whoever publishes *after* it learned of the acknowledgement, through whatever chain of messages, reads
-/// the bucket after the bit was set. A bit belongs to one worker alone, which counts its topics per bucket: it is cleared
-/// only when that worker's last topic of the bucket is gone, and no other worker's step can clear it. (That is why more
-/// than 64 workers get more words instead of sharing bits: of two workers that share one, the first to leave could
-/// clear it just as the other relies on it.) A publisher that reads the bucket during all this may miss a subscription
-/// that is not acknowledged yet; that publication comes before the subscription.
+/// the bucket after the bit was set. A bit belongs to one worker alone, which counts its topics per bucket: it is
+/// cleared only when that worker's last topic of the bucket is gone, and no other worker's step can clear it. (That is
+/// why more than 64 workers get more words instead of sharing bits: of two workers that share one, the first to leave
+/// could clear it just as the other relies on it.) A publisher that reads the bucket during all this may miss a
+/// subscription that is not acknowledged yet; that publication comes before the subscription.
 #[derive(Debug)]
 pub struct Interest {
     hasher: RandomState,
@@ -71,8 +72,8 @@ impl Interest {
         self.hasher.hash_one(name)
     }
 
-    /// The workers, in ascending order, that may have subscribers of the name with this hash: all that have, and rarely one
-    /// that has not. Costs one load per 64 workers.
+    /// The workers, in ascending order, that may have subscribers of the name with this hash: all that have, and rarely
+    /// one that has not. Costs one load per 64 workers.
     pub fn workers(&self, hash: u64) -> impl Iterator<Item = usize> + '_ {
         let first = bucket(hash) * self.words;
         self.table[first..first + self.words].iter().enumerate().flat_map(|(at, word)| {
@@ -226,8 +227,8 @@ mod tests {
         }
     }
 
-    /// Workers come and go in one bucket while a publisher looks at it each time a subscription is acknowledged: it must
-    /// find that worker, whatever the others do to the same word.
+    /// Workers come and go in one bucket while a publisher looks at it each time a subscription is acknowledged: it
+    /// must find that worker, whatever the others do to the same word.
     #[test]
     fn an_acknowledged_subscription_is_always_found() {
         const WORKERS: usize = 4;

@@ -34,8 +34,8 @@ impl Default for LaneConfig {
     }
 }
 
-/// Wakes the worker that sleeps on its driver. Called at most once per [`Receiver::prepare_sleep`], from any thread; rarely
-/// also just as the worker finds mail and stays awake, or after it woke for another reason.
+/// Wakes the worker that sleeps on its driver. Called at most once per [`Receiver::prepare_sleep`], from any thread;
+/// rarely also just as the worker finds mail and stays awake, or after it woke for another reason.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// Makes a lane. The receiver belongs to one worker; senders are cloned for everybody else.
@@ -77,12 +77,12 @@ pub struct Full<T>(pub T);
 ///
 /// Let a sender send `a`, then `b`.
 /// * Both in the queue: it is first in, first out. Both in the overflow: likewise.
-/// * `a` in the overflow, `b` in the queue. `a` was put there under the lock, together with `route = OVERFLOWING`. The sender
-///   later read `DIRECT`, which only the receiver stores, under the lock, in the step that empties the overflow. So `a`
-///   was in `taken` before `b` entered the queue, and `taken` is received before the queue is looked at again.
-/// * `a` in the queue, `b` in the overflow. `a` entered the queue before `b` was put into the overflow under the lock. The
-///   receiver takes `b` under the same lock and *first* empties the queue there; whatever it saw of the queue before it
-///   had the lock does not matter. So `a` is in `taken` ahead of `b`, or was received before.
+/// * `a` in the overflow, `b` in the queue. `a` was put there under the lock, together with `route = OVERFLOWING`. The
+///   sender later read `DIRECT`, which only the receiver stores, under the lock, in the step that empties the overflow.
+///   So `a` was in `taken` before `b` entered the queue, and `taken` is received before the queue is looked at again.
+/// * `a` in the queue, `b` in the overflow. `a` entered the queue before `b` was put into the overflow under the lock.
+///   The receiver takes `b` under the same lock and *first* empties the queue there; whatever it saw of the queue
+///   before it had the lock does not matter. So `a` is in `taken` ahead of `b`, or was received before.
 ///
 /// Emptying the queue under the lock ends: only senders that read `DIRECT` before can still push, once each.
 ///
@@ -90,8 +90,8 @@ pub struct Full<T>(pub T);
 ///
 /// The receiver stores `asleep`, then a fence, then looks at the lane. A sender puts its message in, then a fence, then
 /// looks at `asleep`. Of two threads that each write before a `SeqCst` fence and read after it at least one sees the
-/// other's write: either the receiver finds the message and stays awake, or the sender finds `asleep` and wakes it. Only
-/// the sender whose swap turns `asleep` off calls the waker: one wake per sleep, however many messages.
+/// other's write: either the receiver finds the message and stays awake, or the sender finds `asleep` and wakes it.
+/// Only the sender whose swap turns `asleep` off calls the waker: one wake per sleep, however many messages.
 struct Shared<T> {
     queue: ArrayQueue<T>,
     /// `OVERFLOWING` exactly while the overflow is not empty; written under the lock of `overflow` only.
@@ -156,11 +156,11 @@ impl<T> Receiver<T> {
         Some(value)
     }
 
-    /// Announces that the worker is about to block. False: there is mail, and it must not. After true, whoever sends next
-    /// calls the waker; the worker may block, and calls [`Receiver::awake`] when it goes on.
+    /// Announces that the worker is about to block. False: there is mail, and it must not. After true, whoever sends
+    /// next calls the waker; the worker may block, and calls [`Receiver::awake`] when it goes on.
     ///
-    /// One call allows to block once. A wake may be for a message that has been received already, so a worker that finds
-    /// nothing after a wake must come here again: the flag is off, and nobody would wake it.
+    /// One call allows to block once. A wake may be for a message that has been received already, so a worker that
+    /// finds nothing after a wake must come here again: the flag is off, and nobody would wake it.
     pub fn prepare_sleep(&mut self) -> bool {
         self.shared.asleep.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
