@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod buffer;
+pub mod client;
 #[cfg(feature = "epoll")]
 pub mod driver;
 #[cfg(feature = "epoll")]
