@@ -171,6 +171,23 @@ impl FrameSlab {
         true
     }
 
+    /// A frame that holds the bytes and counts the messages of several others, one behind the other.
+    pub fn concat<'f>(&mut self, parts: impl Iterator<Item = &'f FrameRef> + Clone) -> FrameRef {
+        let bytes = parts.clone().map(|part| self.len(part)).sum();
+        let messages = parts.clone().map(|part| self.messages(part)).sum();
+        let frame = self.build(bytes, messages, |_| ());
+        let mut buffer = std::mem::take(self.buffer(&frame));
+        parts.for_each(|part| buffer.extend_from_slice(self.bytes(part)));
+        *self.buffer(&frame) = buffer;
+        frame
+    }
+
+    fn buffer(&mut self, frame: &FrameRef) -> &mut Vec<u8> {
+        let body =
+            Rc::get_mut(&mut self.entries[frame.0 as usize].body).expect("a frame just built has no other holder");
+        &mut body.0
+    }
+
     /// One more holder.
     #[inline]
     pub fn share(&mut self, frame: &FrameRef) -> FrameRef {
@@ -278,6 +295,16 @@ mod tests {
         assert!(!slab.append(&frame, 1, 1, |_| unreachable!()));
         slab.release(other);
         slab.release(frame);
+    }
+
+    #[test]
+    fn concat_joins_bytes_and_counts() {
+        let mut slab = slab();
+        let parts: Vec<_> = ["ab", "", "c"].map(|text| slab.build(2, 1, |out| out.extend(text.bytes()))).into();
+        let joined = slab.concat(parts.iter());
+        assert_eq!((slab.bytes(&joined), slab.messages(&joined)), (&b"abc"[..], 3));
+        parts.into_iter().chain([joined]).for_each(|frame| slab.release(frame));
+        assert_eq!((slab.live(), slab.live_bytes()), (0, 0));
     }
 
     #[test]

@@ -21,8 +21,8 @@ pub mod sim;
 mod socket;
 mod waker;
 
-pub use epoll::Epoll;
-pub use socket::{Address, is_port_free};
+pub use epoll::{Epoll, EpollSeed};
+pub use socket::{Address, AddressError, is_port_free};
 pub use waker::Wake;
 
 use crate::buffer::SendBatch;
@@ -193,7 +193,10 @@ pub trait Driver {
     /// Waits until something is finished, `timeout` at most (rounded up to the clock of the kernel interface; none
     /// waits without end), and delivers it. Returns after at most one round over what was ready.
     fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl CompletionSink) -> io::Result<()>;
-    /// A descriptor that is readable when a poll would find something, for use in another event loop.
+    /// How long the next poll may be put off though [`Driver::as_fd`] stays unreadable: zero if something is due (a
+    /// socket to close, bytes beyond the budget), none if the descriptor tells. [`Driver::poll`] heeds it by itself.
+    fn longest_wait(&self) -> Option<Duration>;
+    /// A descriptor that is readable when the kernel has something for a poll, for use in another event loop.
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }

@@ -1,4 +1,47 @@
-//! Connections, timers, mail and turns: what makes a worker of a driver, the protocol and the topics.
+//! Workers: what turns completions into callbacks, and what callbacks do into system calls.
+//!
+//! ```text
+//!            completions                     callbacks
+//!  Driver ───────────────► Engine (session) ───────────► Handler
+//!    ▲                        │   opening, deadlines         │ Conn, Scope
+//!    │ send, pause, close     ▼                              ▼
+//!    └──────────── Worker ◄── Table ◄────────────────────── Core
+//!                   turn      records, frames, outboxes      topics, timers
+//! ```
+//!
+//! A turn: poll; mail; timers; walks; flush. All that is sent to a connection in a turn leaves in one system call. See
+//! [`Worker`] for the loop, [`Handler`] for what a user implements, [`Handle`] for other threads.
 #![forbid(unsafe_code)]
 
+mod admission;
+mod config;
+mod connection;
+mod core;
+mod counters;
+mod deadlines;
+mod deliver;
+mod drain;
+mod error;
+mod flush;
+mod handler;
+pub mod hub;
+pub mod lane;
+mod mail;
+mod opening;
+mod outbox;
+mod random;
+mod session;
+mod table;
+mod target;
 pub mod timer;
+mod worker;
+
+pub use config::{Budgets, Config, Limits, SlowConsumer};
+pub use counters::{Counters, Snapshot};
+pub use drain::Drain;
+pub use error::{CloseCause, CloseReason, ConnectError, Full, Published, SendStatus, SubscribeError};
+pub use handler::{Acceptance, Conn, ConnId, Handler, Message, Never, Request, Response, Scope, Upgrade};
+pub use mail::Handle;
+pub use opening::ClientResponse;
+pub use target::{Reconnect, Target};
+pub use worker::{Worker, WorkerSeed, group};

@@ -19,8 +19,8 @@ const MIN_CANCELLED: usize = 64;
 ///
 /// The links live with the slots' owner ([`Links`]), 8 bytes each; the wheel itself is a table of buckets and allocates
 /// only when it is made. A bucket is one tick. Deadlines beyond the horizon (`buckets` ticks ahead) are cut to it, so a
-/// slot may fire early: its owner compares with the deadline it keeps, and arms the slot again. The same habit makes activity
-/// cheap: it moves the deadline that the owner keeps and leaves the wheel alone.
+/// slot may fire early: its owner compares with the deadline it keeps, and arms the slot again. The same habit makes
+/// activity cheap: it moves the deadline that the owner keeps and leaves the wheel alone.
 ///
 /// Ticks count from the start of the wheel and wrap; they are compared as such.
 #[derive(Debug)]
@@ -90,8 +90,8 @@ impl Wheel {
         self.armed == 0
     }
 
-    /// Gives `slot` a deadline in place of any it had: it fires once [`Wheel::advance`] gets to `due`, or earlier if that
-    /// is beyond the horizon. A tick that is over fires with the next one.
+    /// Gives `slot` a deadline in place of any it had: it fires once [`Wheel::advance`] gets to `due`, or earlier if
+    /// that is beyond the horizon. A tick that is over fires with the next one.
     pub fn arm(&mut self, slot: u32, due: u32, links: &mut impl Links) {
         debug_assert!(slot < BUCKET);
         self.disarm(slot, links);
@@ -124,8 +124,8 @@ impl Wheel {
         true
     }
 
-    /// Appends to `fired` the slots whose tick is `now` or earlier, and disarms them, until the budget is used up; the next
-    /// call goes on from there. Ticks without slots cost nothing.
+    /// Appends to `fired` the slots whose tick is `now` or earlier, and disarms them, until the budget is used up; the
+    /// next call goes on from there. Ticks without slots cost nothing.
     pub fn advance(&mut self, now: u32, budget: &mut u32, links: &mut impl Links, fired: &mut Vec<u32>) {
         while (now.wrapping_sub(self.done) as i32) > 0 {
             let ahead = self.ticks_ahead().filter(|&ahead| ahead <= now.wrapping_sub(self.done));
@@ -183,14 +183,11 @@ impl Wheel {
         let first = self.bucket(self.done.wrapping_add(1));
         let words = self.occupied.len();
         let from = first as usize / 64;
-        // The first word is looked at twice: its upper part now, its lower part after the whole turn.
+        // The first word is looked at twice: at its upper part now, and after the whole turn at what is left, its lower
+        // part.
         (0..=words).find_map(|step| {
             let at = (from + step) % words;
-            let mask = match step {
-                0 => u64::MAX << (first % 64),
-                _ if step == words => !(u64::MAX << (first % 64)),
-                _ => u64::MAX,
-            };
+            let mask = if step == 0 { u64::MAX << (first % 64) } else { u64::MAX };
             let bits = self.occupied[at] & mask;
             (bits != 0).then(|| self.bucket((at as u32 * 64 + bits.trailing_zeros()).wrapping_sub(first)) + 1)
         })
@@ -203,8 +200,8 @@ impl Wheel {
 
 /// Timers of user code, each with a value that comes back when it is due; equal deadlines in the order they were set.
 ///
-/// Setting one costs a heap insertion. Cancelling costs one look; cancelled entries leave the heap when their time comes,
-/// or when they are more than half of it.
+/// Setting one costs a heap insertion. Cancelling costs one look; cancelled entries leave the heap when their time
+/// comes, or when they are more than half of it.
 #[derive(Debug)]
 pub struct Timers<T> {
     heap: BinaryHeap<Reverse<Entry>>,

@@ -51,7 +51,8 @@ pub(super) struct Piece<'d> {
 }
 
 impl Decoder {
-    /// Takes a header that may be cut, between two frames or within one; `None`: more bytes are needed, `data` is empty.
+    /// Takes a header that may be cut, between two frames or within one; `None`: more bytes are needed, `data` is
+    /// empty.
     pub(super) fn take_header(
         &mut self,
         data: &mut &mut [u8],

@@ -4,16 +4,17 @@
 
 use super::{MaskingKey, Opcode, header, mask};
 
-const MAX_LEN_7: usize = 125;
-const MAX_LEN_16: usize = 0xffff;
+/// The first payload lengths that need 2 and 8 bytes of length.
+const FROM_16: usize = 126;
+const FROM_64: usize = 1 << 16;
 
 /// Bytes of the header of a frame with `payload_len` bytes: 2, 4 or 10, and 4 more if it is masked.
 #[inline]
 pub const fn header_len(payload_len: usize, masked: bool) -> usize {
     let key = if masked { 4 } else { 0 };
     key + match payload_len {
-        0..=MAX_LEN_7 => 2,
-        ..=MAX_LEN_16 => 4,
+        0..FROM_16 => 2,
+        FROM_16..FROM_64 => 4,
         _ => 10,
     }
 }
@@ -23,7 +24,12 @@ pub const fn header_len(payload_len: usize, masked: bool) -> usize {
 pub fn frame(out: &mut Vec<u8>, opcode: Opcode, fin: bool, payload: &[u8], key: Option<MaskingKey>) {
     let head = Head::new(opcode, fin, payload.len(), key);
     out.reserve(head.len + payload.len());
-    out.extend_from_slice(head.bytes());
+    // Copies of a size that the compiler knows need no call; these two are the headers that a server sends most.
+    match head.len {
+        2 => out.extend_from_slice(&[head.bytes[0], head.bytes[1]]),
+        4 => out.extend_from_slice(&[head.bytes[0], head.bytes[1], head.bytes[2], head.bytes[3]]),
+        _ => out.extend_from_slice(head.bytes()),
+    }
     out.extend_from_slice(payload);
     if let Some(key) = key {
         let start = out.len() - payload.len();
@@ -39,8 +45,8 @@ pub fn frame(out: &mut Vec<u8>, opcode: Opcode, fin: bool, payload: &[u8], key: 
 #[inline]
 pub fn frame_with(out: &mut Vec<u8>, opcode: Opcode, key: Option<MaskingKey>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
-    let guess = header_len(MAX_LEN_16, key.is_some());
-    out.extend_from_slice(&[0; header_len(MAX_LEN_16, true)][..guess]);
+    let guess = header_len(FROM_16, key.is_some());
+    out.resize(start + guess, 0);
     write(out);
     assert!(out.len() >= start + guess, "the payload's writer must only append");
     finish(out, start, guess, opcode, key);
@@ -76,8 +82,8 @@ impl Head {
         let len = header_len(payload_len, key.is_some());
         bytes[0] = opcode as u8 | if fin { header::FIN } else { 0 };
         bytes[1] = match payload_len {
-            0..=MAX_LEN_7 => payload_len as u8,
-            ..=MAX_LEN_16 => {
+            0..FROM_16 => payload_len as u8,
+            FROM_16..FROM_64 => {
                 bytes[2..4].copy_from_slice(&(payload_len as u16).to_be_bytes());
                 header::LENGTH_16
             }

@@ -4,8 +4,8 @@
 use super::CloseCode;
 use std::{error::Error, fmt};
 
-/// Why a connection has to be failed (RFC 6455 §7.1.7). Reading on after it makes no sense: the place in the byte stream
-/// is lost, and the reader keeps returning the same error.
+/// Why a connection has to be failed (RFC 6455 §7.1.7). Reading on after it makes no sense: the place in the byte
+/// stream is lost, and the reader keeps returning the same error.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ProtoError {
@@ -51,7 +51,8 @@ pub enum Fault {
     Local,
 }
 
-/// Why a frame was not written. Nothing was appended. The cause is always this side's code, and the same call fails again.
+/// Why a frame was not written. Nothing was appended. The cause is always this side's code, and the same call fails
+/// again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum WriteError {

@@ -4,8 +4,8 @@
 use super::decoder::{Decoder, FrameKind, Payload, Piece, take};
 use super::{ControlKind, MaskingKey, MessageKind, ProtoError, ReadLimits, Role, header::Header, mask, utf8};
 
-/// The receiving half of a connection: 28 bytes, no heap. It never copies a payload; what is cut is handed out in parts,
-/// see [`Assembler`](super::Assembler).
+/// The receiving half of a connection: 28 bytes, no heap. It never copies a payload; what is cut is handed out in
+/// parts, see [`Assembler`](super::Assembler).
 ///
 /// The same bytes give the same messages, control frames and error, however they are cut into calls.
 #[derive(Clone, Debug)]
@@ -74,8 +74,8 @@ impl Reader {
         }
     }
 
-    /// Takes the next event from the front of `data`, which then begins behind it. The event borrows the buffer, not the
-    /// reader.
+    /// Takes the next event from the front of `data`, which then begins behind it. The event borrows the buffer, not
+    /// the reader.
     ///
     /// # Errors
     /// What fails the connection, at the first byte that no legal continuation has there: a message that came before it

@@ -56,8 +56,8 @@ impl Validator {
     /// Takes the next piece.
     ///
     /// # Errors
-    /// [`ProtoError::InvalidUtf8`] if what came so far is not the beginning of any valid text, so at the first bad byte;
-    /// then for ever.
+    /// [`ProtoError::InvalidUtf8`] if what came so far is not the beginning of any valid text, so at the first bad
+    /// byte; then for every byte that follows.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), ProtoError> {
         while self.0 != State::Start
             && let [first, rest @ ..] = bytes

@@ -8,8 +8,8 @@ use super::{
 /// The sending half of a connection: 2 bytes. It appends frames to a buffer of the caller and knows how far the closing
 /// handshake is (RFC 6455 §7.1).
 ///
-/// Every call takes a masking key: a client masks with it, and has to bring a fresh unpredictable one each time; a server
-/// ignores it, the default will do. After an error nothing has been appended.
+/// Every call takes a masking key: a client masks with it, and has to bring a fresh unpredictable one each time; a
+/// server ignores it, the default will do. After an error nothing has been appended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Writer {
     role: Role,
@@ -67,8 +67,8 @@ impl Writer {
     /// Appends our Close frame, the last frame of this half.
     ///
     /// # Errors
-    /// [`WriteError::UnsendableCode`], [`WriteError::ReasonTooLong`] beyond 123 bytes, [`WriteError::ReasonWithoutCode`],
-    /// [`WriteError::CloseSent`].
+    /// [`WriteError::UnsendableCode`], [`WriteError::ReasonTooLong`] beyond 123 bytes,
+    /// [`WriteError::ReasonWithoutCode`], [`WriteError::CloseSent`].
     pub fn close(
         &mut self,
         out: &mut Vec<u8>,

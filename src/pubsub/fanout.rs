@@ -56,7 +56,8 @@ pub(super) struct Owed {
 }
 
 impl<'a, P> Run<'a, P> {
-    /// What `conn` is owed of the publications from `from` on and before `to`. Its length may be 0: then nobody sees it.
+    /// What `conn` is owed of the publications from `from` on and before `to`. Its length may be 0: then nobody sees
+    /// it.
     #[inline]
     fn new(pending: &'a [Pending<P>], pass: &'a Pass<P>, conn: u32, from: u32, to: u32) -> Self {
         let pending = &pending[from as usize..to as usize];
@@ -71,7 +72,7 @@ impl<'a, P> Run<'a, P> {
 
     /// The publications, in publish order.
     #[inline]
-    pub fn iter(&self) -> impl Iterator<Item = &'a P> + use<'a, P> {
+    pub fn iter(&self) -> impl Iterator<Item = &'a P> + Clone + use<'a, P> {
         let (conn, whole) = (self.conn, self.whole);
         self.pending.iter().filter(move |pending| whole || pending.except != conn).map(|pending| &pending.publication)
     }
@@ -109,8 +110,8 @@ impl<P> Topics<P> {
     /// Hands `conn` everything that was published so far to its topics, in publish order. Returns how many publications
     /// it got.
     ///
-    /// Costs nothing when nothing is pending on this worker or the connection has no subscription; else a look at each of
-    /// its subscriptions.
+    /// Costs nothing when nothing is pending on this worker or the connection has no subscription; else a look at each
+    /// of its subscriptions.
     #[inline]
     pub fn catch_up(&mut self, conn: u32, owner: &mut impl Subscribers<P>) -> u32 {
         if self.queue.len == 0 {
@@ -125,8 +126,8 @@ impl<P> Topics<P> {
     /// Delivers what is pending, topic by topic, until everybody has everything or the budget is used up; the next call
     /// goes on from there. A topic whose pass the budget has cut goes behind the others.
     ///
-    /// The budget counts publications handed over; a subscriber who is owed nothing costs 1, so that a slice stays short.
-    /// It is exceeded by at most what the last subscriber was owed.
+    /// The budget counts publications handed over; a subscriber who is owed nothing costs 1, so that a slice stays
+    /// short. It is exceeded by at most what the last subscriber was owed.
     pub fn walk(&mut self, budget: &mut u32, owner: &mut impl Subscribers<P>) {
         while *budget > 0 && self.queue.len > 0 {
             let topic = self.queue.head;
@@ -168,8 +169,8 @@ impl<P> Topics<P> {
                 *budget -= 1;
                 continue;
             }
-            // Planted fault for the fuzz target `topic_ops`: without this step a connection gets its topics one after the
-            // other, and so out of publish order.
+            // Planted fault for the fuzz target `topic_ops`: without this step a connection gets its topics one after
+            // the other, and so out of publish order.
             #[cfg(not(planted_fault = "order"))]
             if others_pending && (node.next != NIL || *owner.head(conn) != at) {
                 return Stop::CatchUp(conn);

@@ -52,8 +52,8 @@ impl Default for Limits {
 
 /// What the owner of the connections provides. No method can reach the [`Topics`] that called it.
 pub trait Subscribers<P> {
-    /// Where the owner keeps the head of the connection's subscription list: 4 bytes, [`NIL`] in a new connection, written
-    /// by [`Topics`] alone.
+    /// Where the owner keeps the head of the connection's subscription list: 4 bytes, [`NIL`] in a new connection,
+    /// written by [`Topics`] alone.
     fn head(&mut self, conn: u32) -> &mut u32;
 
     /// Hands over publications that the connection is owed, in publish order, at least one.
@@ -64,8 +64,8 @@ pub trait Subscribers<P> {
     /// Takes back a publication that nobody is owed any more.
     fn retire(&mut self, publication: P);
 
-    /// Asked once at the start of a pass over several publications that everybody gets: one payload that carries them all,
-    /// for [`Run::joined`]. It is retired at the end of the pass, or with the topic.
+    /// Asked once at the start of a pass over several publications that everybody gets: one payload that carries them
+    /// all, for [`Run::joined`]. It is retired at the end of the pass, or with the topic.
     fn join(&mut self, run: &Run<'_, P>) -> Option<P> {
         let _ = run;
         None

@@ -36,8 +36,8 @@ pub struct Topics<P> {
 /// One topic. Positions in `pending` count from `base`, which grows by what was retired and wraps; for every subscriber
 /// `base <= seen <= base + pending.len()` holds in that wrapping sense.
 ///
-/// That is why `seen` is a position within the topic and not a worker-wide sequence: a subscriber of a silent topic could
-/// fall 2^31 publications behind the worker and would be taken for one that is ahead.
+/// That is why `seen` is a position within the topic and not a worker-wide sequence: a subscriber of a silent topic
+/// could fall 2^31 publications behind the worker and would be taken for one that is ahead.
 #[derive(Debug)]
 pub(super) struct Topic<P> {
     name: Arc<str>,
@@ -87,8 +87,8 @@ impl<P> Topics<P> {
         }
     }
 
-    /// Subscribes `conn` to `name`, creating the topic if need be. The connection is owed only what is published from now
-    /// on. Costs one hash and a look at each subscription of the connection.
+    /// Subscribes `conn` to `name`, creating the topic if need be. The connection is owed only what is published from
+    /// now on. Costs one hash and a look at each subscription of the connection.
     ///
     /// # Errors
     /// A limit was reached; nothing has changed.
@@ -160,8 +160,8 @@ impl<P> Topics<P> {
         }
     }
 
-    /// Publishes to everybody who has subscribed to `name`, but for the connection `except` ([`NIL`]: nobody is left out).
-    /// Delivers nothing: that is what [`Topics::walk`] does. Costs one hash and an append.
+    /// Publishes to everybody who has subscribed to `name`, but for the connection `except` ([`NIL`]: nobody is left
+    /// out). Delivers nothing: that is what [`Topics::walk`] does. Costs one hash and an append.
     ///
     /// Returns how many have subscribed, `except` included.
     ///
@@ -205,8 +205,8 @@ impl<P> Topics<P> {
         self.topics.is_empty()
     }
 
-    /// Keeps the buffer of a topic that has gone idle for the next topic that is published to, so that an idle topic costs
-    /// no buffer and a busy one allocates none.
+    /// Keeps the buffer of a topic that has gone idle for the next topic that is published to, so that an idle topic
+    /// costs no buffer and a busy one allocates none.
     pub(super) fn spare(&mut self, buffer: Vec<Pending<P>>) {
         debug_assert!(buffer.is_empty());
         if self.spares.len() < SPARES && buffer.capacity() <= SPARE_LEN {
@@ -233,7 +233,8 @@ impl<P> Topics<P> {
         Ok(topic)
     }
 
-    /// Takes a subscription, which its connection's list no longer holds, out of its topic. True if the topic went with it.
+    /// Takes a subscription, which its connection's list no longer holds, out of its topic. True if the topic went with
+    /// it.
     fn detach(&mut self, at: u32, owner: &mut impl Subscribers<P>) -> bool {
         let Node { topic, pos, .. } = self.nodes.remove(at);
         let record = &self.topics[topic as usize];

@@ -25,6 +25,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
+use super::Fault;
+
 /// How large the head of a request or a response may be: request line, fields and the empty line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestLimits {
@@ -35,6 +37,9 @@ pub struct RequestLimits {
 }
 
 impl RequestLimits {
+    /// 8 KiB and 64 fields.
+    pub const DEFAULT: Self = Self { max_bytes: 8 * 1024, max_headers: 64 };
+
     /// The most header fields a head can have, whatever [`RequestLimits::max_headers`] says.
     pub const MOST_HEADERS: usize = 64;
 
@@ -55,7 +60,7 @@ impl RequestLimits {
 
 impl Default for RequestLimits {
     fn default() -> Self {
-        Self { max_bytes: 8 * 1024, max_headers: 64 }
+        Self::DEFAULT
     }
 }
 
@@ -149,7 +154,7 @@ impl HandshakeError {
             | Self::Accept
             | Self::UnrequestedProtocol
             | Self::UnrequestedExtension => 502,
-            error if !error.is_peer_fault() => 500,
+            Self::InvalidHeader | Self::ReservedHeader | Self::ProtocolNotOffered | Self::InvalidStatus => 500,
             _ => 400,
         }
     }
@@ -186,9 +191,19 @@ impl HandshakeError {
         }
     }
 
-    /// Whether the bytes of the peer are wrong, not what this program wanted to send.
-    pub(crate) fn is_peer_fault(self) -> bool {
-        !matches!(self, Self::InvalidHeader | Self::ReservedHeader | Self::ProtocolNotOffered | Self::InvalidStatus)
+    /// Whether the peer broke the rules. Otherwise its bytes were legal but beyond what this side takes, or what this
+    /// program wanted to send was wrong.
+    pub fn fault(self) -> Fault {
+        match self {
+            Self::TooLarge
+            | Self::LengthRequired
+            | Self::TransferCoding
+            | Self::InvalidHeader
+            | Self::ReservedHeader
+            | Self::ProtocolNotOffered
+            | Self::InvalidStatus => Fault::Local,
+            _ => Fault::Peer,
+        }
     }
 }
 
@@ -215,6 +230,17 @@ mod tests {
     fn accept_key_of_the_rfc() {
         // RFC 6455 §1.3.
         assert_eq!(&accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn what_this_program_did_wrong_is_500_and_says_nothing_of_it() {
+        use HandshakeError::*;
+        for error in [InvalidHeader, ReservedHeader, ProtocolNotOffered, InvalidStatus] {
+            assert_eq!((error.status(), error.fault(), error.body()), (500, Fault::Local, "internal server error"));
+            assert_ne!(error.to_string(), error.body());
+        }
+        assert_eq!((TooLarge.status(), TooLarge.fault()), (431, Fault::Local));
+        assert_eq!((Key.status(), Key.fault(), Key.to_string()), (400, Fault::Peer, Key.body().to_owned()));
     }
 
     #[test]

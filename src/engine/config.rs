@@ -1,0 +1,162 @@
+//! Limits, budgets and sizes of a worker: every number that bounds something, with its default and unit.
+#![forbid(unsafe_code)]
+
+use crate::{buffer::FrameSlabConfig, driver::DriverConfig, proto::ReadLimits, proto::handshake::RequestLimits};
+use std::time::Duration;
+
+/// What happens to a connection that does not take what its topics bring.
+///
+/// Judged after the flush attempt, on what the kernel refused, once more than [`Limits::outbox_high`] bytes wait.
+/// Replies of the handler and control frames are never dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SlowConsumer {
+    /// Close it with 1013 (try again later).
+    #[default]
+    Disconnect,
+    /// Keep what waits, drop what comes.
+    DropNewest,
+    /// Drop what has waited longest, keep what comes.
+    DropOldest,
+}
+
+/// Numbers that are enforced. Each has a consequence that the peer or the caller sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one message, inclusive. Beyond: close 1009. Default 1 MiB.
+    pub message_bytes: u32,
+    /// Fragments of one message that are free of the next rule. Default 1,024.
+    pub fragments_free: u32,
+    /// Bytes that further fragments must carry on average. Below: close 1008. Default 32.
+    pub fragment_bytes_min: u32,
+    /// Bytes of a request head. Beyond: 431. Default 8 KiB.
+    pub request_bytes: u32,
+    /// Header fields of a request (64 at most). Beyond: 431. Default 64.
+    pub request_headers: u16,
+    /// Time for the opening handshake, from accept or connect. Beyond: 408, or a failed connect. Default 5 s.
+    pub handshake_timeout: Duration,
+    /// Time without a byte from the peer. A ping is sent at two thirds; at the end: close 1001. Zero: off. Default 60 s.
+    pub idle_timeout: Duration,
+    /// Time for the closing handshake, then again for the peer to close. Beyond: the socket is closed. Default 5 s.
+    pub close_timeout: Duration,
+    /// Time in which a peer must take at least one batch of what waits for it. Beyond: dropped. Default 30 s.
+    pub stall_timeout: Duration,
+    /// Bytes waiting for one connection above which its receiving pauses and [`SlowConsumer`] is judged. Default 64 KiB.
+    pub outbox_high: u32,
+    /// Bytes waiting below which receiving resumes and `writable` is called. Default 16 KiB.
+    pub outbox_low: u32,
+    /// Bytes of all frames of a worker. Beyond: the connection that holds most is dropped. Default 256 MiB.
+    pub frame_bytes: usize,
+    /// Connections of the server, all workers together. Beyond: 503. Default 1,000,000.
+    pub connections: usize,
+    /// Connections from one IP address, all workers together. Beyond: 503. Default 0: off.
+    pub connections_per_ip: u32,
+    /// Mail that waits for one worker, in messages; beyond it goes to the overflow. Default 4,096.
+    pub mail_messages: usize,
+    /// Bytes of a worker's mail overflow. Beyond: the sender gets [`Full`](super::Full). Default 4 MiB.
+    pub mail_overflow_bytes: usize,
+    /// Topics that one connection is subscribed to. Beyond: an error to the caller. Default 1,024.
+    pub subscriptions: u32,
+    /// Topics of one worker. Beyond: an error to the caller. Default 1,048,576.
+    pub topics: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            message_bytes: 1 << 20,
+            fragments_free: 1024,
+            fragment_bytes_min: 32,
+            request_bytes: 8 << 10,
+            request_headers: 64,
+            handshake_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(60),
+            close_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(30),
+            outbox_high: 64 << 10,
+            outbox_low: 16 << 10,
+            frame_bytes: 256 << 20,
+            connections: 1_000_000,
+            connections_per_ip: 0,
+            mail_messages: 4096,
+            mail_overflow_bytes: 4 << 20,
+            subscriptions: 1024,
+            topics: 1 << 20,
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn read(&self) -> ReadLimits {
+        ReadLimits {
+            max_message: self.message_bytes,
+            free_fragments: self.fragments_free,
+            min_fragment_bytes: self.fragment_bytes_min,
+        }
+    }
+
+    pub(crate) fn request(&self) -> RequestLimits {
+        RequestLimits { max_bytes: self.request_bytes, max_headers: self.request_headers.min(64) }
+    }
+}
+
+/// How much one turn of a worker does at most, so that its length is bounded whatever comes in.
+#[derive(Clone, Copy, Debug)]
+pub struct Budgets {
+    /// Messages taken from other threads per turn. Default 1,024.
+    pub mail: usize,
+    /// Deliveries of publications per turn; the rest is owed to the next. Default 4,096.
+    pub deliveries: u32,
+    /// Timers fired per turn. Default 1,024.
+    pub timers: u32,
+    /// Sends tried per connection and turn. Default 8.
+    pub sends: u32,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Budgets { mail: 1024, deliveries: 4096, timers: 1024, sends: 8 }
+    }
+}
+
+/// Everything a worker is built from.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Enforced numbers.
+    pub limits: Limits,
+    /// Work per turn.
+    pub budgets: Budgets,
+    /// Buffers and budgets of the driver.
+    pub driver: DriverConfig,
+    /// Frames made ready at start.
+    pub frames: FrameSlabConfig,
+    /// What a slow consumer meets.
+    pub slow_consumer: SlowConsumer,
+    /// How long a worker looks for work before it blocks, after a turn that had some. Costs CPU, saves the wake-up
+    /// (35 us and more). Applied only while there are more CPUs than workers. Default 50 us; zero: off.
+    pub spin: Duration,
+    /// Kernel queue of connections not yet accepted. Default 4,096.
+    pub backlog: u32,
+    /// Gives each worker a descriptor table of its own (`unshare(CLONE_FILES)`), so that the process holds
+    /// `workers x RLIMIT_NOFILE` connections. Default off.
+    pub own_descriptor_table: bool,
+    /// Lets other processes bind the same port (`SO_REUSEPORT`), for a rolling restart. Default off: a port in use is
+    /// an error.
+    pub reuse_port: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            limits: Limits::default(),
+            budgets: Budgets::default(),
+            driver: DriverConfig::default(),
+            frames: FrameSlabConfig::default(),
+            slow_consumer: SlowConsumer::default(),
+            spin: Duration::from_micros(50),
+            backlog: 4096,
+            own_descriptor_table: false,
+            reuse_port: false,
+        }
+    }
+}

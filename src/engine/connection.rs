@@ -1,0 +1,181 @@
+//! The record of one connection: what every message touches in one place, the rest behind a pointer.
+#![forbid(unsafe_code)]
+
+use super::{error::CloseCause, outbox::Outbox, target::Target, timer::Link};
+use crate::proto::{Assembler, CloseCode, Reader, Role, Writer};
+use std::{net::IpAddr, sync::Arc};
+
+/// Where a connection stands. It only moves down this list.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// The slot has no connection.
+    #[default]
+    Vacant,
+    /// Outgoing, TCP not yet there.
+    Connecting,
+    /// The opening handshake is being read.
+    Opening,
+    /// The handler said [`Upgrade::Later`](super::Upgrade::Later).
+    Deferred,
+    /// Messages flow.
+    Open,
+    /// Our Close is out or queued; waiting for the peer's.
+    Closing,
+    /// What is queued leaves, then the sending side shuts; input is discarded.
+    Finishing,
+    /// The sending side is shut; input is discarded until the peer closes, so that no RST overtakes our Close.
+    Lingering,
+    /// Given to the driver to close.
+    Dead,
+}
+
+/// Bits of [`Hot::flags`].
+pub(crate) mod flag {
+    /// Listed for the flush.
+    pub(crate) const DIRTY: u16 = 1;
+    /// A send is in flight.
+    pub(crate) const IN_FLIGHT: u16 = 1 << 1;
+    /// The kernel refused a part of what was sent.
+    pub(crate) const BLOCKED: u16 = 1 << 2;
+    /// The stall timer saw the send that is in flight.
+    pub(crate) const WATCHED: u16 = 1 << 3;
+    /// The handler is owed a `writable`.
+    pub(crate) const WAS_HIGH: u16 = 1 << 4;
+    /// The keepalive ping is out.
+    pub(crate) const PINGED: u16 = 1 << 5;
+    /// The handler paused receiving.
+    pub(crate) const PAUSED: u16 = 1 << 6;
+    /// Receiving is paused because the connection's own replies wait.
+    pub(crate) const CHOKED: u16 = 1 << 7;
+    /// A close is noted; it is done after the callback or walk.
+    pub(crate) const DOOMED: u16 = 1 << 8;
+    /// The peer will send no more.
+    pub(crate) const EOF: u16 = 1 << 9;
+    /// We are the client.
+    pub(crate) const CLIENT: u16 = 1 << 10;
+    /// Listed for resuming.
+    pub(crate) const RESUMING: u16 = 1 << 11;
+    /// Counts in the limit of connections per address.
+    pub(crate) const COUNTED: u16 = 1 << 12;
+    /// Counts in the limit of connections.
+    pub(crate) const ADMITTED: u16 = 1 << 13;
+    /// Counts as an open connection.
+    pub(crate) const COUNTED_OPEN: u16 = 1 << 14;
+}
+
+/// The hot record.
+#[derive(Debug)]
+pub(crate) struct Hot {
+    pub(crate) reader: Reader,
+    pub(crate) cold: Option<Box<Cold>>,
+    pub(crate) outbox: Outbox,
+    pub(crate) in_flight: u32,
+    pub(crate) generation: u32,
+    /// Head of the list of subscriptions.
+    pub(crate) subscriptions: u32,
+    pub(crate) timer: Link,
+    /// Tick of the last activity while open, else of the start of the phase.
+    pub(crate) tick: u32,
+    /// Index of the peer's address where connections per address are limited.
+    pub(crate) address: u32,
+    pub(crate) flags: u16,
+    pub(crate) phase: Phase,
+    pub(crate) writer: Writer,
+}
+
+const _: () = assert!(size_of::<Hot>() <= 96, "the hot record outgrew its budget");
+
+impl Default for Hot {
+    fn default() -> Self {
+        Hot {
+            reader: Reader::new(Role::Server),
+            cold: None,
+            outbox: Outbox::default(),
+            in_flight: 0,
+            generation: 0,
+            subscriptions: crate::pubsub::NIL,
+            timer: Link::default(),
+            tick: 0,
+            address: u32::MAX,
+            flags: 0,
+            phase: Phase::Vacant,
+            writer: Writer::new(Role::Server),
+        }
+    }
+}
+
+impl Hot {
+    #[inline]
+    pub(crate) fn has(&self, bits: u16) -> bool {
+        self.flags & bits != 0
+    }
+
+    /// Bytes that wait or are in flight.
+    #[inline]
+    pub(crate) fn queued(&self) -> u32 {
+        self.outbox.bytes() + self.in_flight
+    }
+
+    pub(crate) fn cold(&mut self) -> &mut Cold {
+        self.cold.get_or_insert_default()
+    }
+
+    /// Frees the cold record once nothing is in it.
+    pub(crate) fn shed_cold(&mut self) {
+        if self.cold.as_deref().is_some_and(Cold::is_empty) {
+            self.cold = None;
+        }
+    }
+}
+
+/// What few connections need, and those for a short time.
+#[derive(Debug, Default)]
+pub(crate) struct Cold {
+    /// A message or control frame that has not arrived whole.
+    pub(crate) assembler: Option<Assembler>,
+    /// Bytes received and not yet read: a cut request head, or what came while paused.
+    pub(crate) input: Vec<u8>,
+    /// The newest ping to answer, while the outbox is above its high mark.
+    pub(crate) pong: Option<Box<[u8]>>,
+    /// A close that was noted.
+    pub(crate) closing: Option<Closing>,
+    /// The peer's address, until the handshake is over.
+    pub(crate) peer: Option<IpAddr>,
+    /// An opening handshake that waits for the handler's late answer.
+    pub(crate) deferred: Option<Deferred>,
+    /// What an outgoing connection belongs to.
+    pub(crate) outgoing: Option<Outgoing>,
+}
+
+impl Cold {
+    fn is_empty(&self) -> bool {
+        self.assembler.is_none()
+            && self.input.is_empty()
+            && self.pong.is_none()
+            && self.closing.is_none()
+            && self.deferred.is_none()
+            && self.outgoing.is_none()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Closing {
+    pub(crate) code: CloseCode,
+    pub(crate) reason: Box<str>,
+    pub(crate) cause: CloseCause,
+}
+
+/// The request head, kept to write the 101 later.
+#[derive(Debug)]
+pub(crate) struct Deferred {
+    pub(crate) head: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) target: Arc<Target>,
+    pub(crate) token: u64,
+    pub(crate) nonce: [u8; 16],
+    pub(crate) attempt: u32,
+}

@@ -1,0 +1,188 @@
+//! Everything a callback may touch, whatever the handler's types: not generic, so compiled once.
+#![forbid(unsafe_code)]
+
+use super::connection::{Phase, flag};
+use super::deliver::Publication;
+use super::error::{CloseCause, Published, SendStatus, SubscribeError};
+use super::handler::{ConnId, Message};
+use super::mail::Exchange;
+use super::table::Table;
+use super::target::Target;
+use super::timer::Timers;
+use crate::proto::{CloseCode, MessageKind, Opcode, encoder};
+use crate::pubsub::{NIL, Subscribed, Topics};
+use std::{fmt, sync::Arc, time::Duration};
+
+/// What a timer is for.
+#[derive(Debug)]
+pub(crate) enum Alarm {
+    /// The handler's.
+    User(u64),
+    /// An outgoing connection is to be tried again.
+    Connect(Dial),
+    /// The next batch of a drain.
+    Drain,
+}
+
+/// An outgoing connection that is to be made.
+#[derive(Debug)]
+pub(crate) struct Dial {
+    pub(crate) target: Arc<Target>,
+    pub(crate) token: u64,
+    pub(crate) attempt: u32,
+}
+
+pub(crate) struct Core {
+    pub(crate) worker: u16,
+    pub(crate) topics: Topics<Publication>,
+    pub(crate) table: Table,
+    pub(crate) timers: Timers<Alarm>,
+    pub(crate) dials: Vec<Dial>,
+    pub(crate) exchange: Option<Arc<dyn Exchange>>,
+    parcel: Vec<u8>,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("worker", &self.worker).field("live", &self.table.live).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn opcode(kind: MessageKind) -> Opcode {
+    match kind {
+        MessageKind::Text => Opcode::Text,
+        MessageKind::Binary => Opcode::Binary,
+    }
+}
+
+impl Core {
+    pub(crate) fn new(
+        worker: u16,
+        topics: Topics<Publication>,
+        table: Table,
+        exchange: Option<Arc<dyn Exchange>>,
+    ) -> Self {
+        Core { worker, topics, table, timers: Timers::new(), dials: Vec::new(), exchange, parcel: Vec::new() }
+    }
+
+    pub(crate) fn conn_id(&self, slot: u32) -> ConnId {
+        ConnId { worker: self.worker, socket: self.table.id(slot) }
+    }
+
+    /// True if messages may be queued; what is owed to the connection is then queued before them.
+    #[inline]
+    fn ready(&mut self, slot: u32) -> bool {
+        let hot = &self.table.hot[slot];
+        if hot.phase != Phase::Open || hot.has(flag::DOOMED) {
+            self.table.counters.messages_accepted += 1;
+            self.table.counters.messages_undelivered += 1;
+            return false;
+        }
+        if hot.subscriptions != NIL && !self.topics.is_idle() {
+            self.topics.catch_up(slot, &mut self.table);
+        }
+        true
+    }
+
+    #[inline]
+    pub(crate) fn send(&mut self, slot: u32, message: Message<'_>) -> SendStatus {
+        if !self.ready(slot) {
+            return SendStatus::Closing;
+        }
+        self.table.message(slot, opcode(message.kind), message.payload)
+    }
+
+    pub(crate) fn send_with(&mut self, slot: u32, kind: MessageKind, write: impl FnOnce(&mut Vec<u8>)) -> SendStatus {
+        if !self.ready(slot) {
+            return SendStatus::Closing;
+        }
+        self.table.message_with(slot, opcode(kind), write)
+    }
+
+    pub(crate) fn ping(&mut self, slot: u32, payload: &[u8]) -> SendStatus {
+        let hot = &self.table.hot[slot];
+        if hot.phase != Phase::Open || hot.has(flag::DOOMED) {
+            return SendStatus::Closing;
+        }
+        self.table.control(slot, Opcode::Ping, &payload[..payload.len().min(125)]);
+        SendStatus::Queued
+    }
+
+    pub(crate) fn close(&mut self, slot: u32, code: CloseCode, reason: &str) {
+        let code = if code.is_sendable() { code } else { CloseCode::NORMAL };
+        self.table.doom(slot, code, reason, CloseCause::Local);
+    }
+
+    // ---- topics ---------------------------------------------------------------------------------------------
+
+    pub(crate) fn subscribe(&mut self, slot: u32, topic: &str) -> Result<(), SubscribeError> {
+        let hot = &self.table.hot[slot];
+        if hot.phase != Phase::Open || hot.has(flag::DOOMED) {
+            return Ok(()); // it is closing: nothing would be delivered
+        }
+        if let Subscribed::New { first_here: true } = self.topics.subscribe(slot, topic, &mut self.table)? {
+            let hash = self.table.interest.shared().hash(topic);
+            self.table.interest.add(hash);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn unsubscribe(&mut self, slot: u32, topic: &str) -> bool {
+        self.topics.unsubscribe(slot, topic, &mut self.table).is_some()
+    }
+
+    pub(crate) fn unsubscribe_all(&mut self, slot: u32) {
+        if self.table.hot[slot].subscriptions != NIL {
+            self.topics.unsubscribe_all(slot, &mut self.table);
+        }
+    }
+
+    /// To the subscribers here, and to the workers that may have some.
+    pub(crate) fn publish(&mut self, topic: &str, except: Option<u32>, message: Message<'_>) -> Published {
+        let local = self.publish_here(topic, except, message);
+        let Some(exchange) = &self.exchange else { return Published { local, ..Published::default() } };
+        let elsewhere = exchange.spread(Some(self.worker.into()), topic, message, &mut self.parcel);
+        self.table.counters.publish_refused += u64::from(elsewhere.refused);
+        Published { local, ..elsewhere }
+    }
+
+    /// To the subscribers on this worker. User code has run: from here on nothing can fail half-way.
+    pub(crate) fn publish_here(&mut self, topic: &str, except: Option<u32>, message: Message<'_>) -> u32 {
+        self.table.counters.published += 1;
+        if self.topics.is_empty() {
+            return 0;
+        }
+        let need = encoder::header_len(message.payload.len(), false) + message.payload.len();
+        let opcode = opcode(message.kind);
+        let frame = self.table.slab.build(need, 1, |out| encoder::frame(out, opcode, true, message.payload, None));
+        match self.topics.publish(topic, except.unwrap_or(NIL), Publication { frame }) {
+            Ok(subscribers) => subscribers,
+            Err(publication) => {
+                self.table.slab.release(publication.frame);
+                0
+            }
+        }
+    }
+
+    // ---- timers and outgoing connections --------------------------------------------------------------------
+
+    pub(crate) fn set_timer(&mut self, delay: Duration, token: u64) {
+        self.alarm(delay, Alarm::User(token));
+    }
+
+    pub(crate) fn alarm(&mut self, delay: Duration, alarm: Alarm) {
+        self.timers.after(self.table.now, delay, alarm);
+    }
+
+    pub(crate) fn connect(&mut self, target: &Arc<Target>, token: u64) {
+        self.dials.push(Dial { target: Arc::clone(target), token, attempt: 0 });
+    }
+
+    /// Plans the next try of an outgoing connection, if its target wants one.
+    pub(crate) fn reconnect(&mut self, dial: Dial) {
+        if let Some(reconnect) = dial.target.reconnect {
+            let delay = reconnect.delay(dial.attempt, self.table.random.number());
+            self.alarm(delay, Alarm::Connect(Dial { attempt: dial.attempt + 1, ..dial }));
+        }
+    }
+}

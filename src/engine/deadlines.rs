@@ -1,0 +1,205 @@
+//! What happens when time passes: keepalive, deadlines, drain, timers of the handler.
+#![forbid(unsafe_code)]
+
+use super::connection::{Phase, flag};
+use super::core::Alarm;
+use super::drain::{Drain, Draining};
+use super::error::{CloseCause, CloseReason, ConnectError};
+use super::handler::{Handler, Response};
+use super::session::Engine;
+use crate::proto::{CloseCode, Opcode};
+use std::time::{Duration, Instant};
+
+/// Resolution of connection timers.
+pub(crate) const TICK: Duration = Duration::from_millis(16);
+/// Buckets of the wheel: 65 s until a deadline has to be looked at twice.
+pub(crate) const BUCKETS: usize = 4096;
+
+impl<H: Handler> Engine<H> {
+    pub(crate) fn set_time(&mut self, now: Instant) {
+        let table = &mut self.core.table;
+        table.now = now.max(table.now);
+        table.tick = table.wheel.tick_at(table.now);
+    }
+
+    /// Ticks that cover a duration: one more than it holds, because the current one has begun.
+    pub(crate) fn ticks(&self, duration: Duration) -> u32 {
+        (duration.as_nanos() / TICK.as_nanos()) as u32 + 1
+    }
+
+    /// Fires what is due, within the budget of a turn.
+    pub(crate) fn advance_timers(&mut self) {
+        let mut budget = self.core.table.config.budgets.timers;
+        let mut fired = std::mem::take(&mut self.fired);
+        self.core.table.fire(&mut budget, &mut fired);
+        for slot in fired.drain(..) {
+            self.deadline(slot);
+            self.after_callbacks();
+        }
+        self.fired = fired;
+        while budget > 0 {
+            let Some(alarm) = self.core.timers.pop_due(self.core.table.now) else { break };
+            self.alarm(alarm);
+            self.after_callbacks();
+            budget -= 1;
+        }
+    }
+
+    fn alarm(&mut self, alarm: Alarm) {
+        match alarm {
+            Alarm::User(token) => {
+                self.ask(|handler, scope| handler.timer(scope, token));
+            }
+            Alarm::Connect(dial) => self.core.dials.push(dial),
+            Alarm::Drain => self.drain_batch(),
+        }
+    }
+
+    /// A connection's timer fired: what it means depends on the phase, and it may have become moot since it was set.
+    fn deadline(&mut self, slot: u32) {
+        let limits = self.core.table.config.limits;
+        let elapsed = self.core.table.tick.wrapping_sub(self.core.table.hot[slot].tick);
+        let phase = self.core.table.hot[slot].phase;
+        let timeout = match phase {
+            Phase::Open => return self.keepalive(slot, elapsed),
+            Phase::Connecting | Phase::Opening | Phase::Deferred => limits.handshake_timeout,
+            _ => limits.close_timeout,
+        };
+        if !self.is_over(slot, elapsed, timeout) {
+            return;
+        }
+        match phase {
+            Phase::Connecting | Phase::Opening => self.opening_timed_out(slot),
+            Phase::Deferred => self.respond(slot, &Response::text(503, "not admitted in time\n"), false),
+            _ => self.core.table.force(slot),
+        }
+    }
+
+    /// Whether a deadline has passed; if not, the timer is armed for it again.
+    fn is_over(&mut self, slot: u32, elapsed: u32, timeout: Duration) -> bool {
+        let due = self.ticks(timeout);
+        if elapsed < due {
+            let tick = self.core.table.hot[slot].tick;
+            self.core.table.arm(slot, tick.wrapping_add(due));
+        }
+        elapsed >= due
+    }
+
+    /// RFC 6455 §5.5.2: a ping at two thirds of the idle timeout, the end at the whole.
+    fn keepalive(&mut self, slot: u32, elapsed: u32) {
+        let limits = self.core.table.config.limits;
+        if self.core.table.hot[slot].has(flag::BLOCKED) {
+            return self.stall(slot);
+        }
+        let table = &mut self.core.table;
+        let hot = &mut table.hot[slot];
+        if limits.idle_timeout.is_zero() {
+            return self.arm_in(slot, limits.stall_timeout);
+        }
+        if hot.has(flag::PAUSED | flag::CHOKED) {
+            hot.tick = table.tick; // we do not listen: its silence says nothing
+            return self.arm_in(slot, limits.idle_timeout);
+        }
+        let (ping, end) = (self.ticks(limits.idle_timeout * 2 / 3), self.ticks(limits.idle_timeout));
+        let table = &mut self.core.table;
+        let last = table.hot[slot].tick;
+        if elapsed >= end {
+            table.doom(slot, CloseCode::GOING_AWAY, "idle", CloseCause::Idle);
+        } else if elapsed >= ping {
+            if !table.hot[slot].has(flag::PINGED) {
+                table.hot[slot].flags |= flag::PINGED;
+                table.control(slot, Opcode::Ping, b"");
+            }
+            table.arm(slot, last.wrapping_add(end));
+        } else {
+            table.arm(slot, last.wrapping_add(ping));
+        }
+    }
+
+    /// A peer to which a send has been in flight since the timer looked last has taken nothing meanwhile.
+    fn stall(&mut self, slot: u32) {
+        let hot = &mut self.core.table.hot[slot];
+        if hot.has(flag::WATCHED) {
+            return self.core.table.doom(slot, CloseCode::TRY_AGAIN_LATER, "stalled", CloseCause::Stalled);
+        }
+        hot.flags |= flag::WATCHED;
+        self.arm_in(slot, self.core.table.config.limits.stall_timeout);
+    }
+
+    fn arm_in(&mut self, slot: u32, delay: Duration) {
+        let due = self.ticks(delay);
+        let table = &mut self.core.table;
+        table.arm(slot, table.tick.wrapping_add(due));
+    }
+
+    /// Time until something is due; none if nothing is.
+    pub(crate) fn next_due(&mut self, now: Instant) -> Option<Duration> {
+        let connections = self.core.table.wheel.next_due(now);
+        let timers = self.core.timers.next_due().map(|due| due.saturating_duration_since(now));
+        match (connections, timers) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    // ---- drain ----------------------------------------------------------------------------------------------
+
+    pub(crate) fn start_drain(&mut self, plan: Drain) {
+        if self.drain.is_some() {
+            return;
+        }
+        let deadline = self.core.table.tick.wrapping_add(self.ticks(plan.deadline));
+        self.drain = Some(Draining { plan, cursor: 0, deadline });
+        self.drain_batch();
+    }
+
+    /// Closes the next batch; at the deadline, everything.
+    fn drain_batch(&mut self) {
+        let Some(Draining { plan, cursor, deadline }) = self.drain.take() else { return };
+        let over = deadline.wrapping_sub(self.core.table.tick) as i32 <= 0;
+        let capacity = self.core.table.hot.capacity() as u32;
+        let (mut at, mut left) = (cursor, plan.batch);
+        while at < capacity && (left > 0 || over) {
+            left -= u32::from(self.drain_one(at, plan.code, over)).min(left);
+            at += 1;
+        }
+        // What was not open the first time may be by now: the table is gone over until nothing lives.
+        let cursor = if at >= capacity && !over { 0 } else { at };
+        self.drain = Some(Draining { plan, cursor, deadline });
+        if self.core.table.live > 0 {
+            let left = deadline.wrapping_sub(self.core.table.tick).max(1);
+            self.core.alarm(plan.interval.min(TICK * left.min(1 << 20)), Alarm::Drain);
+        }
+    }
+
+    /// Closes one slot's connection; true if it counts in the batch.
+    fn drain_one(&mut self, slot: u32, code: CloseCode, over: bool) -> bool {
+        match self.core.table.hot[slot].phase {
+            Phase::Vacant | Phase::Dead => false,
+            _ if over => {
+                self.core.table.force(slot);
+                self.end(slot, CloseReason::new(code, CloseCause::Drain));
+                true
+            }
+            Phase::Open => {
+                self.core.table.doom(slot, code, "", CloseCause::Drain);
+                true
+            }
+            Phase::Connecting => {
+                self.connect_failed(slot, ConnectError::Closed);
+                self.core.table.force(slot);
+                true
+            }
+            Phase::Opening if self.core.table.hot[slot].has(flag::CLIENT) => {
+                self.connect_failed(slot, ConnectError::Closed);
+                self.core.table.force(slot);
+                true
+            }
+            Phase::Opening | Phase::Deferred => {
+                self.respond(slot, &Response::text(503, "the server is going away\n"), false);
+                true
+            }
+            Phase::Closing | Phase::Finishing | Phase::Lingering => false,
+        }
+    }
+}

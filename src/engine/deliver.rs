@@ -1,0 +1,141 @@
+//! Deliveries: what topics bring to a connection, and the policy of one that does not take it.
+#![forbid(unsafe_code)]
+
+use super::config::SlowConsumer;
+use super::connection::{Phase, flag};
+use super::error::CloseCause;
+use super::outbox::Origin;
+use super::table::{JOIN_BYTES, Table};
+use crate::buffer::FrameRef;
+use crate::driver::SocketId;
+use crate::proto::{CloseCode, Opcode, encoder};
+use crate::pubsub::{Run, Subscribers};
+
+/// One frame per encoding class that has subscribers here. (Today there is one class: uncompressed.)
+#[derive(Debug)]
+pub(crate) struct Publication {
+    pub(crate) frame: FrameRef,
+}
+
+impl Subscribers<Publication> for Table {
+    #[inline]
+    fn head(&mut self, conn: u32) -> &mut u32 {
+        &mut self.hot[conn].subscriptions
+    }
+
+    #[inline]
+    fn deliver(&mut self, conn: u32, run: Run<'_, Publication>) {
+        match run.joined() {
+            Some(joined) => self.deliver_frame(conn, &joined.frame),
+            None => run.iter().for_each(|publication| self.deliver_frame(conn, &publication.frame)),
+        }
+    }
+
+    fn retire(&mut self, publication: Publication) {
+        self.slab.release(publication.frame);
+    }
+
+    /// A burst becomes one frame: each subscriber costs one reference and one contiguous send.
+    fn join(&mut self, run: &Run<'_, Publication>) -> Option<Publication> {
+        let frames = run.iter().map(|publication| &publication.frame);
+        let bytes: usize = frames.clone().map(|frame| self.slab.len(frame)).sum();
+        let worth_it = run.len() >= 2 && bytes <= JOIN_BYTES;
+        worth_it.then(|| Publication { frame: self.slab.concat(frames) })
+    }
+
+    fn topic_gone(&mut self, name: &str) {
+        let hash = self.interest.shared().hash(name);
+        self.interest.remove(hash);
+    }
+}
+
+impl Table {
+    fn deliver_frame(&mut self, slot: u32, frame: &FrameRef) {
+        let messages = u64::from(self.slab.messages(frame));
+        let len = self.slab.len(frame);
+        self.counters.messages_accepted += messages;
+        let hot = &mut self.hot[slot];
+        if hot.has(flag::BLOCKED | flag::DOOMED | flag::CLIENT) {
+            return self.deliver_slowly(slot, frame, messages, len);
+        }
+        hot.outbox.push(&mut self.nodes, self.slab.share(frame), len, Origin::Topic);
+        if !hot.has(flag::DIRTY) {
+            hot.flags |= flag::DIRTY;
+            self.dirty.push(SocketId { slot, generation: hot.generation });
+        }
+    }
+
+    #[cold]
+    fn deliver_slowly(&mut self, slot: u32, frame: &FrameRef, messages: u64, len: usize) {
+        let high = self.config.limits.outbox_high;
+        let hot = &mut self.hot[slot];
+        if hot.has(flag::DOOMED) {
+            self.counters.messages_undelivered += messages;
+            return;
+        }
+        let over = hot.has(flag::BLOCKED) && hot.queued() > 0 && hot.queued() as usize + len > high as usize;
+        if over && self.config.slow_consumer == SlowConsumer::DropNewest {
+            self.counters.messages_dropped += messages;
+            return;
+        }
+        if hot.has(flag::CLIENT) {
+            self.deliver_masked(slot, frame);
+        } else {
+            hot.outbox.push(&mut self.nodes, self.slab.share(frame), len, Origin::Topic);
+        }
+        self.mark_dirty(slot);
+        if over {
+            self.judge(slot);
+        }
+    }
+
+    /// A client masks each frame afresh (RFC 6455 §5.3), so it cannot share the publication's bytes.
+    fn deliver_masked(&mut self, slot: u32, frame: &FrameRef) {
+        let messages = self.slab.messages(frame);
+        let (unmasked, random) = (self.slab.body(frame), &mut self.random);
+        let masked = self.slab.build(unmasked.bytes().len() + 8, messages, |out| {
+            each_frame(unmasked.bytes(), |opcode, payload| {
+                encoder::frame(out, opcode, true, payload, Some(random.key()))
+            });
+        });
+        drop(unmasked);
+        let len = self.slab.len(&masked);
+        self.hot[slot].outbox.push(&mut self.nodes, masked, len, Origin::Topic);
+    }
+
+    /// Applies the policy to a connection that the kernel took no more from.
+    pub(crate) fn judge(&mut self, slot: u32) {
+        let high = self.config.limits.outbox_high;
+        let hot = &mut self.hot[slot];
+        if hot.queued() <= high || !hot.has(flag::BLOCKED) || hot.phase != Phase::Open {
+            return;
+        }
+        let room = high.saturating_sub(hot.in_flight);
+        match self.config.slow_consumer {
+            SlowConsumer::Disconnect if hot.outbox.holds_publications(&self.nodes) => {
+                self.doom(slot, CloseCode::TRY_AGAIN_LATER, "too slow", CloseCause::SlowConsumer);
+            }
+            SlowConsumer::Disconnect => {}
+            policy => {
+                let oldest = policy == SlowConsumer::DropOldest;
+                let dropped = hot.outbox.drop_publications(&mut self.nodes, &mut self.slab, room, oldest);
+                self.counters.messages_dropped += dropped;
+            }
+        }
+    }
+}
+
+/// Walks over whole, unmasked frames of our own making.
+fn each_frame(mut bytes: &[u8], mut visit: impl FnMut(Opcode, &[u8])) {
+    while let [first, second, rest @ ..] = bytes {
+        let (len, rest) = match (second & 0x7F, rest) {
+            (126, [a, b, rest @ ..]) => (usize::from(u16::from_be_bytes([*a, *b])), rest),
+            (127, [a, b, c, d, e, f, g, h, rest @ ..]) => {
+                (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]) as usize, rest)
+            }
+            (len, rest) => (usize::from(len), rest),
+        };
+        visit(if first & 0x0F == Opcode::Text as u8 { Opcode::Text } else { Opcode::Binary }, &rest[..len]);
+        bytes = &rest[len..];
+    }
+}

@@ -1,0 +1,130 @@
+//! The flush: what is queued leaves, one system call per connection in the common case.
+#![forbid(unsafe_code)]
+
+use super::connection::{Phase, flag};
+use super::table::Table;
+use crate::buffer::SendBatch;
+use crate::driver::{Driver, SocketId, Submit};
+use crate::proto::Opcode;
+
+impl Table {
+    /// Sends what is queued for every dirty connection: one system call each, in the common case.
+    pub(crate) fn flush(&mut self, driver: &mut impl Driver) {
+        let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare));
+        for id in dirty.drain(..) {
+            if self.live(id).is_some() {
+                self.flush_one(driver, id);
+            }
+        }
+        self.spare = dirty;
+    }
+
+    fn flush_one(&mut self, driver: &mut impl Driver, id: SocketId) {
+        let slot = id.slot;
+        self.hot[slot].flags &= !flag::DIRTY;
+        if self.hot[slot].has(flag::IN_FLIGHT) || self.hot[slot].phase == Phase::Dead {
+            return;
+        }
+        for _ in 0..self.config.budgets.sends {
+            let hot = &mut self.hot[slot];
+            if hot.outbox.is_empty() {
+                break;
+            }
+            let mut batch = self.batch.take().or_else(|| self.batches.pop()).unwrap_or_default();
+            while !batch.is_full(self.config.limits.outbox_high as usize) {
+                let Some(frame) = hot.outbox.pop(&mut self.nodes, &self.slab) else { break };
+                batch.push(frame, &self.slab);
+            }
+            let bytes = batch.left() as u32;
+            match driver.send(id, batch) {
+                Submit::Done(batch) => self.account(batch),
+                Submit::Pending => {
+                    hot.in_flight = bytes;
+                    hot.flags |= flag::IN_FLIGHT | flag::BLOCKED;
+                    break;
+                }
+            }
+        }
+        self.after_flush(slot);
+    }
+
+    fn account(&mut self, mut batch: SendBatch) {
+        let (sent, unsent) = batch.recycle(&mut self.slab);
+        self.counters.messages_sent += sent;
+        self.counters.messages_undelivered += unsent;
+        if self.batch.is_none() {
+            self.batch = Some(batch);
+        } else {
+            self.batches.push(batch);
+        }
+    }
+
+    fn after_flush(&mut self, slot: u32) {
+        let hot = &self.hot[slot];
+        let (high, low) = (self.config.limits.outbox_high, self.config.limits.outbox_low);
+        if hot.outbox.is_empty() && !hot.has(flag::IN_FLIGHT) {
+            if hot.phase != Phase::Open || hot.has(flag::WAS_HIGH | flag::CHOKED) || hot.cold.is_some() {
+                self.drained(slot);
+            }
+        } else if hot.has(flag::BLOCKED) && hot.queued() > high {
+            self.judge(slot);
+            let hot = &self.hot[slot];
+            if hot.phase == Phase::Open && !hot.has(flag::CHOKED) && hot.queued() > high {
+                self.choke(slot);
+            }
+        } else {
+            if hot.queued() < low && hot.has(flag::WAS_HIGH | flag::CHOKED) {
+                self.below_low(slot);
+            }
+            if !self.hot[slot].has(flag::IN_FLIGHT) {
+                self.mark_dirty(slot); // the budget ended it, not the kernel
+            }
+        }
+    }
+
+    /// Nothing waits any more.
+    fn drained(&mut self, slot: u32) {
+        let id = self.id(slot);
+        if let Some(pong) = self.hot[slot].cold.as_deref_mut().and_then(|cold| cold.pong.take()) {
+            self.control(slot, Opcode::Pong, &pong);
+        }
+        self.below_low(slot);
+        let hot = &mut self.hot[slot];
+        if hot.phase == Phase::Finishing {
+            hot.phase = Phase::Lingering;
+            hot.tick = self.tick;
+            if hot.has(flag::EOF) {
+                self.force(slot);
+            } else if !hot.has(flag::CLIENT) {
+                // RFC 6455 §7.1.1: the server closes first; a client waits for that, within the close timeout.
+                self.shutdowns.push(id);
+            }
+        } else if hot.phase == Phase::Open {
+            hot.shed_cold();
+        }
+    }
+
+    fn below_low(&mut self, slot: u32) {
+        let id = self.id(slot);
+        let hot = &mut self.hot[slot];
+        if hot.has(flag::WAS_HIGH) {
+            hot.flags &= !flag::WAS_HIGH;
+            if hot.phase == Phase::Open {
+                self.writable.push(id);
+            }
+        }
+        if hot.has(flag::CHOKED) {
+            hot.flags &= !flag::CHOKED;
+            self.plan_resume(slot);
+        }
+    }
+
+    /// A send that was in flight ended.
+    pub(crate) fn sent(&mut self, id: SocketId, batch: SendBatch) {
+        self.account(batch);
+        let Some(hot) = self.live(id) else { return };
+        hot.in_flight = 0;
+        hot.flags &= !(flag::IN_FLIGHT | flag::BLOCKED | flag::WATCHED);
+        self.mark_dirty(id.slot);
+    }
+}

@@ -1,0 +1,428 @@
+//! What a user implements and touches: [`Handler`], [`Conn`], [`Scope`], [`Message`], [`Request`], [`Response`].
+#![forbid(unsafe_code)]
+
+use super::core::Core;
+use super::error::{CloseReason, ConnectError, Published, SendStatus, SubscribeError};
+use super::opening::ClientResponse;
+use super::target::Target;
+use crate::driver::SocketId;
+use crate::proto::handshake::server;
+use crate::proto::{CloseCode, MessageKind};
+use std::{borrow::Cow, convert::Infallible, fmt, net::IpAddr, str, sync::Arc, time::Duration};
+
+/// For handlers that take no mail: a type without values.
+pub type Never = Infallible;
+
+/// One WebSocket, for as long as it lives: never given to another connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ConnId {
+    /// Index of the worker that serves it.
+    pub worker: u16,
+    /// Its socket there.
+    pub socket: SocketId,
+}
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.worker, self.socket)
+    }
+}
+
+/// A text or binary message. The payload is lent for the call.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Text or binary.
+    pub kind: MessageKind,
+    /// Its bytes; of a received text they are valid UTF-8.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// A text message.
+    pub fn text(text: &'a str) -> Self {
+        Message { kind: MessageKind::Text, payload: text.as_bytes() }
+    }
+
+    /// A binary message.
+    pub fn binary(payload: &'a [u8]) -> Self {
+        Message { kind: MessageKind::Binary, payload }
+    }
+
+    /// The payload as text, if the message is one. Cost: a pass over the bytes.
+    pub fn as_text(&self) -> Option<&'a str> {
+        match self.kind {
+            MessageKind::Text => simdutf8::basic::from_utf8(self.payload).ok(),
+            MessageKind::Binary => None,
+        }
+    }
+}
+
+/// Your application: one value per worker, shared by its connections, so neither `Sync` nor locks are needed.
+///
+/// No callback is called from within another. What a callback sends leaves at the end of the turn, joined. A panic in
+/// a callback closes that connection with 1011; the worker goes on, with the handler as the panic left it (under
+/// `panic = "abort"` the process ends instead).
+pub trait Handler: 'static {
+    /// What you keep per connection. It lives beside the connection, so that both can be borrowed at once.
+    type State: 'static;
+    /// What other threads may send to one connection; [`Never`] if nothing.
+    type Mail: Send + 'static;
+
+    /// An opening handshake that is valid so far: who may connect, and with what state.
+    fn upgrade(&mut self, scope: &mut Scope<'_>, request: &Request<'_>) -> Upgrade<Self::State>;
+
+    /// The late answer to [`Upgrade::Later`], sent with [`Handle::answer_upgrade`](super::Handle::answer_upgrade).
+    /// The default refuses with 503.
+    fn upgrade_later(&mut self, scope: &mut Scope<'_>, id: ConnId, mail: Self::Mail) -> Upgrade<Self::State> {
+        let _ = (scope, id, mail);
+        Upgrade::Reject(Response::new(503))
+    }
+
+    /// A plain HTTP request. The default answers 404.
+    fn request(&mut self, scope: &mut Scope<'_>, request: &Request<'_>) -> Response {
+        let _ = (scope, request);
+        Response::not_found()
+    }
+
+    /// The connection is open; its 101 leaves with what is sent here.
+    fn open(&mut self, conn: &mut Conn<'_>, state: &mut Self::State) {
+        let _ = (conn, state);
+    }
+
+    /// A message came in.
+    fn message(&mut self, conn: &mut Conn<'_>, state: &mut Self::State, message: Message<'_>);
+
+    /// Mail for this connection from another thread.
+    fn mail(&mut self, conn: &mut Conn<'_>, state: &mut Self::State, mail: Self::Mail) {
+        let _ = (conn, state, mail);
+    }
+
+    /// What waits for this connection fell below the low watermark after it had been above the high one.
+    fn writable(&mut self, conn: &mut Conn<'_>, state: &mut Self::State) {
+        let _ = (conn, state);
+    }
+
+    /// A pong came in (the engine's own keepalive pings are answered here too).
+    fn pong(&mut self, conn: &mut Conn<'_>, state: &mut Self::State, payload: &[u8]) {
+        let _ = (conn, state, payload);
+    }
+
+    /// The connection ended; nothing more is received or delivered. Called exactly once per accepted upgrade, except
+    /// after a panic of this method itself.
+    fn close(&mut self, scope: &mut Scope<'_>, state: Self::State, reason: CloseReason) {
+        let _ = (scope, state, reason);
+    }
+
+    /// An outgoing connection was answered with a valid 101: take it with a state, or decline. The default declines.
+    fn connected(
+        &mut self,
+        scope: &mut Scope<'_>,
+        id: ConnId,
+        token: u64,
+        response: &ClientResponse<'_>,
+    ) -> Upgrade<Self::State> {
+        let _ = (scope, id, token, response);
+        Upgrade::Reject(Response::new(503))
+    }
+
+    /// An outgoing connection did not come to stand. With a [`Reconnect`](super::Reconnect) in its target the next try
+    /// is planned already.
+    fn connect_failed(&mut self, scope: &mut Scope<'_>, token: u64, error: ConnectError) {
+        let _ = (scope, token, error);
+    }
+
+    /// A timer of [`Scope::set_timer`] is due.
+    fn timer(&mut self, scope: &mut Scope<'_>, token: u64) {
+        let _ = (scope, token);
+    }
+}
+
+/// The answer to an opening handshake.
+#[derive(Debug)]
+pub enum Upgrade<S> {
+    /// Open the connection with this state.
+    Accept(S),
+    /// As `Accept`, with a subprotocol or header fields in the 101.
+    AcceptWith(S, Acceptance),
+    /// Refuse with this HTTP response.
+    Reject(Response),
+    /// Decide later: the connection waits, within the handshake timeout, for
+    /// [`Handle::answer_upgrade`](super::Handle::answer_upgrade). What is needed of the request is to be copied.
+    Later,
+}
+
+/// What a 101 carries beyond the necessary.
+#[derive(Debug, Default, Clone)]
+pub struct Acceptance {
+    pub(crate) protocol: Option<Box<str>>,
+    pub(crate) headers: Vec<(Box<str>, Box<str>)>,
+}
+
+impl Acceptance {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The chosen subprotocol. It must be one of those offered, else the connection is refused with 500.
+    pub fn protocol(mut self, name: &str) -> Self {
+        self.protocol = Some(name.into());
+        self
+    }
+
+    /// A header field for the 101. A value with CR, LF or NUL refuses the connection with 500.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// A request head: an opening handshake or plain HTTP. It lives as long as the call.
+#[derive(Debug)]
+pub struct Request<'a> {
+    pub(crate) head: &'a server::Request<'a>,
+    pub(crate) upgrade: Option<&'a server::UpgradeRequest<'a>>,
+    pub(crate) peer: Option<IpAddr>,
+    pub(crate) id: ConnId,
+}
+
+impl<'a> Request<'a> {
+    /// The request method, as sent.
+    pub fn method(&self) -> &'a str {
+        self.head.method()
+    }
+
+    /// The target without its query, not percent-decoded.
+    pub fn path(&self) -> &'a str {
+        self.head.path()
+    }
+
+    /// What follows the first `?` of the target.
+    pub fn query(&self) -> Option<&'a str> {
+        self.head.query()
+    }
+
+    /// The first field of this name (in any case).
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.head.header(name)
+    }
+
+    /// All fields in order.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.head.headers()
+    }
+
+    /// Whether this is an opening handshake.
+    pub fn is_upgrade(&self) -> bool {
+        self.upgrade.is_some()
+    }
+
+    /// Whether the client offers this subprotocol.
+    pub fn offers_protocol(&self, name: &str) -> bool {
+        self.upgrade.is_some_and(|upgrade| upgrade.offers_protocol(name))
+    }
+
+    /// The subprotocols the client offers, in its order of preference.
+    pub fn protocols(&self) -> impl Iterator<Item = &'a str> {
+        self.upgrade.into_iter().flat_map(|upgrade| upgrade.protocols())
+    }
+
+    /// The peer's address; none on a Unix socket.
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
+
+    /// The id that the connection has, and will have once open.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+}
+
+/// An HTTP response. The connection closes after it.
+#[derive(Debug, Clone)]
+pub struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    pub(crate) body: Cow<'static, [u8]>,
+}
+
+impl Response {
+    /// A response with the reason phrase of its status as text. `status` is 200 to 599.
+    pub fn new(status: u16) -> Self {
+        Response::text(status, server::reason_phrase(status))
+    }
+
+    /// A plain-text response.
+    pub fn text(status: u16, body: impl Into<Cow<'static, str>>) -> Self {
+        let body = match body.into() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        Response { status, headers: vec![("Content-Type".into(), "text/plain; charset=utf-8".into())], body }
+    }
+
+    /// A response of any type.
+    pub fn with_type(
+        status: u16,
+        content_type: impl Into<Cow<'static, str>>,
+        body: impl Into<Cow<'static, [u8]>>,
+    ) -> Self {
+        Response { status, headers: vec![("Content-Type".into(), content_type.into())], body: body.into() }
+    }
+
+    /// 404.
+    pub fn not_found() -> Self {
+        Response::new(404)
+    }
+
+    /// 426 for a plain request to a WebSocket path.
+    pub fn upgrade_required() -> Self {
+        Response::text(426, "this path speaks WebSocket\n")
+            .header("Upgrade", "websocket")
+            .header("Connection", "Upgrade")
+            .header("Sec-WebSocket-Version", "13")
+    }
+
+    /// Adds a header field. A response whose fields hold CR, LF or NUL is sent as 500 without them.
+    pub fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// A worker, without a connection.
+#[derive(Debug)]
+pub struct Scope<'a> {
+    pub(crate) core: &'a mut Core,
+}
+
+impl Scope<'_> {
+    /// Index of the worker.
+    pub fn worker(&self) -> u16 {
+        self.core.worker
+    }
+
+    /// An open connection of this worker.
+    pub fn conn(&mut self, id: ConnId) -> Option<Conn<'_>> {
+        let here = id.worker == self.core.worker && self.core.table.is_open(id.socket);
+        here.then(|| Conn { core: self.core, slot: id.socket.slot })
+    }
+
+    /// Open connections of this worker.
+    pub fn connections(&self) -> u32 {
+        self.core.table.open
+    }
+
+    /// Sends a message to every subscriber of a topic, on all workers. Subscribers of one publisher get its messages in
+    /// order. Cost: the message is encoded once here and once on each worker that has subscribers.
+    pub fn publish(&mut self, topic: &str, message: Message<'_>) -> Published {
+        self.core.publish(topic, None, message)
+    }
+
+    /// Subscribers of a topic on this worker.
+    pub fn subscribers(&self, topic: &str) -> u32 {
+        self.core.topics.subscribers(topic)
+    }
+
+    /// Calls [`Handler::timer`] with `token` after `delay` (1 ms resolution).
+    pub fn set_timer(&mut self, delay: Duration, token: u64) {
+        self.core.set_timer(delay, token);
+    }
+
+    /// Connects to a server; [`Handler::connected`] or [`Handler::connect_failed`] follows with `token`.
+    pub fn connect(&mut self, target: &Arc<Target>, token: u64) {
+        self.core.connect(target, token);
+    }
+}
+
+/// One open connection, within a callback.
+#[derive(Debug)]
+pub struct Conn<'a> {
+    pub(crate) core: &'a mut Core,
+    pub(crate) slot: u32,
+}
+
+impl Conn<'_> {
+    /// Its id, for use from anywhere.
+    pub fn id(&self) -> ConnId {
+        self.core.conn_id(self.slot)
+    }
+
+    /// The worker it is on.
+    pub fn scope(&mut self) -> Scope<'_> {
+        Scope { core: self.core }
+    }
+
+    /// The same connection, borrowed for less long.
+    pub fn reborrow(&mut self) -> Conn<'_> {
+        Conn { core: self.core, slot: self.slot }
+    }
+
+    /// Sends a message. It leaves at the end of the turn, joined with what else is sent to this connection.
+    /// Cost: one copy of the payload into recycled memory, no allocation.
+    #[inline]
+    pub fn send(&mut self, message: Message<'_>) -> SendStatus {
+        self.core.send(self.slot, message)
+    }
+
+    /// Sends a message that `write` appends to the buffer it gets, in place. (The buffer holds earlier bytes, which
+    /// `write` must leave alone.)
+    pub fn send_with(&mut self, kind: MessageKind, write: impl FnOnce(&mut Vec<u8>)) -> SendStatus {
+        self.core.send_with(self.slot, kind, write)
+    }
+
+    /// Sends a ping. At most 125 bytes; more is cut.
+    pub fn ping(&mut self, payload: &[u8]) -> SendStatus {
+        self.core.ping(self.slot, payload)
+    }
+
+    /// Delivers what is published to `topic` from now on. A second time is no error and changes nothing.
+    pub fn subscribe(&mut self, topic: &str) -> Result<(), SubscribeError> {
+        self.core.subscribe(self.slot, topic)
+    }
+
+    /// Ends a subscription; what was published before is still delivered. False if there was none.
+    pub fn unsubscribe(&mut self, topic: &str) -> bool {
+        self.core.unsubscribe(self.slot, topic)
+    }
+
+    /// As [`Scope::publish`]; this connection gets it too if it subscribes.
+    pub fn publish(&mut self, topic: &str, message: Message<'_>) -> Published {
+        self.core.publish(topic, None, message)
+    }
+
+    /// As [`Conn::publish`], to all subscribers but this connection.
+    pub fn publish_from(&mut self, topic: &str, message: Message<'_>) -> Published {
+        self.core.publish(topic, Some(self.slot), message)
+    }
+
+    /// Starts the closing handshake after this callback. A code that is not legal on the wire is sent as 1000 is
+    /// meant: use [`CloseCode::new`] to check one. A reason beyond 123 bytes is cut at a character.
+    pub fn close(&mut self, code: CloseCode, reason: &str) {
+        self.core.close(self.slot, code, reason);
+    }
+
+    /// Bytes that wait for this connection or are in flight.
+    pub fn queued_bytes(&self) -> u32 {
+        self.core.table.queued(self.slot)
+    }
+
+    /// Stops receiving from this connection, after this message. What has arrived already waits, in order.
+    pub fn pause(&mut self) {
+        self.core.table.pause(self.slot);
+    }
+
+    /// Receives again, starting with what waited.
+    pub fn resume(&mut self) {
+        self.core.table.resume(self.slot);
+    }
+}
+
+impl SendStatus {
+    /// Closes the connection with 1013 if more than the high watermark waits.
+    pub fn or_close(self, conn: &mut Conn<'_>) {
+        if self == SendStatus::High {
+            conn.close(CloseCode::TRY_AGAIN_LATER, "");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What crosses threads to a worker, and [`Handle`], through which it is sent.
+#![forbid(unsafe_code)]
+
+use super::counters::{Board, Snapshot};
+use super::drain::Drain;
+use super::error::{Full, Published};
+use super::handler::{ConnId, Message};
+use super::hub::Interest;
+use super::lane::Sender;
+use crate::driver::SocketId;
+use crate::proto::{CloseCode, MessageKind};
+use std::{fmt, sync::Arc};
+
+/// A publication between workers: topic and payload in one allocation, not yet encoded, because encoding classes differ
+/// from worker to worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Parcel {
+    bytes: Arc<[u8]>,
+    topic_len: u32,
+    kind: MessageKind,
+}
+
+impl Parcel {
+    /// `scratch` is kept by the caller, so that the parcel costs one allocation.
+    pub(crate) fn new(scratch: &mut Vec<u8>, topic: &str, message: Message<'_>) -> Self {
+        scratch.clear();
+        scratch.extend_from_slice(topic.as_bytes());
+        scratch.extend_from_slice(message.payload);
+        Parcel { bytes: Arc::from(&scratch[..]), topic_len: topic.len() as u32, kind: message.kind }
+    }
+
+    /// Topic and message.
+    pub(crate) fn open(&self) -> (&str, Message<'_>) {
+        let (topic, payload) = self.bytes.split_at(self.topic_len as usize);
+        let topic = std::str::from_utf8(topic).expect("a parcel is made from a str");
+        (topic, Message { kind: self.kind, payload })
+    }
+
+    fn size(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// What a worker finds in its lane.
+#[derive(Debug)]
+pub(crate) enum Mail<M> {
+    Publish(Parcel),
+    Send { id: SocketId, kind: MessageKind, payload: Arc<[u8]> },
+    Disconnect { id: SocketId, code: CloseCode, reason: Box<str> },
+    User { id: SocketId, mail: M },
+    Upgrade { id: SocketId, mail: M },
+    Drain(Drain),
+}
+
+/// The workers of a server, as one that publishes sees them.
+pub(crate) trait Exchange: Send + Sync {
+    /// Sends a publication to every worker that may have subscribers, but for `except`, which has served its own.
+    /// `scratch` is kept by the caller.
+    fn spread(&self, except: Option<usize>, topic: &str, message: Message<'_>, scratch: &mut Vec<u8>) -> Published;
+}
+
+/// What the other threads know of a worker.
+pub(crate) struct Port<M> {
+    pub(crate) lane: Sender<Mail<M>>,
+    pub(crate) board: Arc<Board>,
+}
+
+pub(crate) struct Ports<M> {
+    pub(crate) ports: Vec<Port<M>>,
+    pub(crate) interest: Arc<Interest>,
+}
+
+impl<M: Send> Ports<M> {
+    fn post(&self, worker: usize, mail: Mail<M>, bytes: usize) -> Result<(), Full> {
+        let Some(port) = self.ports.get(worker) else { return Err(Full) };
+        port.lane.send(mail, bytes).map_err(|_| Full)
+    }
+}
+
+impl<M: Send> Exchange for Ports<M> {
+    fn spread(&self, except: Option<usize>, topic: &str, message: Message<'_>, scratch: &mut Vec<u8>) -> Published {
+        let mut published = Published::default();
+        let mut parcel = None;
+        for worker in self.interest.workers(self.interest.hash(topic)).filter(|&worker| Some(worker) != except) {
+            let parcel = parcel.get_or_insert_with(|| Parcel::new(scratch, topic, message));
+            match self.post(worker, Mail::Publish(parcel.clone()), parcel.size()) {
+                Ok(()) => published.workers += 1,
+                Err(Full) => published.refused += 1,
+            }
+        }
+        published
+    }
+}
+
+/// A running server as other threads see it: cheap to clone, usable from threads and async tasks alike.
+///
+/// Each call puts mail into the lane of a worker and wakes it if it sleeps; none waits. Mail of one thread to one worker
+/// keeps its order.
+pub struct Handle<M> {
+    pub(crate) ports: Arc<Ports<M>>,
+}
+
+impl<M> Clone for Handle<M> {
+    fn clone(&self) -> Self {
+        Handle { ports: Arc::clone(&self.ports) }
+    }
+}
+
+impl<M> fmt::Debug for Handle<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("workers", &self.ports.ports.len()).finish()
+    }
+}
+
+impl<M: Send + 'static> Handle<M> {
+    /// Publishes to every subscriber of a topic. [`Published::refused`] tells how many workers had no room: their
+    /// subscribers miss it. Cost: one allocation, and one mail per worker that may have subscribers.
+    pub fn publish(&self, topic: &str, message: Message<'_>) -> Published {
+        self.ports.spread(None, topic, message, &mut Vec::new())
+    }
+
+    /// Sends a message to one connection. It is dropped, and counted, if the connection is gone by then.
+    pub fn send(&self, id: ConnId, message: Message<'_>) -> Result<(), Full> {
+        let mail = Mail::Send { id: id.socket, kind: message.kind, payload: Arc::from(message.payload) };
+        self.ports.post(id.worker.into(), mail, message.payload.len())
+    }
+
+    /// Calls [`Handler::mail`](super::Handler::mail) of one connection. Dropped, and counted, if it is gone by then.
+    pub fn mail(&self, id: ConnId, mail: M) -> Result<(), Full> {
+        self.ports.post(id.worker.into(), Mail::User { id: id.socket, mail }, size_of::<M>())
+    }
+
+    /// Answers an opening handshake that the handler put off with [`Upgrade::Later`](super::Upgrade::Later).
+    pub fn answer_upgrade(&self, id: ConnId, mail: M) -> Result<(), Full> {
+        self.ports.post(id.worker.into(), Mail::Upgrade { id: id.socket, mail }, size_of::<M>())
+    }
+
+    /// Starts the closing handshake of one connection.
+    pub fn disconnect(&self, id: ConnId, code: CloseCode, reason: &str) -> Result<(), Full> {
+        let mail = Mail::Disconnect { id: id.socket, code, reason: reason.into() };
+        self.ports.post(id.worker.into(), mail, reason.len())
+    }
+
+    /// Starts a drain on every worker: no new connections, those that are open closed in batches with 1012, the rest
+    /// dropped at the deadline; then the workers end.
+    pub fn drain(&self, drain: Drain) -> Result<(), Full> {
+        let workers = self.ports.ports.len() as u32;
+        for worker in 0..workers {
+            self.ports.post(worker as usize, Mail::Drain(drain.share(worker, workers)), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Counters of all workers, as of the last turn of each.
+    pub fn metrics(&self) -> Snapshot {
+        let mut sum = Snapshot::default();
+        self.ports.ports.iter().for_each(|port| sum.add(&port.board.snapshot()));
+        sum
+    }
+}

@@ -1,0 +1,317 @@
+//! The opening handshake, both roles, and plain HTTP: until frames flow.
+#![forbid(unsafe_code)]
+
+use super::admission::Admitted;
+use super::connection::{Cold, Deferred, Outgoing, Phase, flag};
+use super::core::Dial;
+use super::error::{CloseReason, ConnectError};
+use super::handler::{Acceptance, ConnId, Handler, Request, Response, Upgrade};
+use super::session::Engine;
+use crate::driver::SocketId;
+use crate::proto::handshake::{HandshakeError, client, server};
+use crate::proto::{Reader, Role, Writer};
+use std::net::IpAddr;
+
+impl<H: Handler> Engine<H> {
+    pub(crate) fn accepted(&mut self, id: SocketId, peer: Option<IpAddr>) {
+        self.occupy(id, Phase::Opening, 0);
+        let table = &mut self.core.table;
+        table.counters.accepted += 1;
+        match self.admission.enter(peer) {
+            Admitted::Yes(address) => {
+                let hot = &mut table.hot[id.slot];
+                hot.flags |= flag::ADMITTED;
+                if let Some(address) = address {
+                    hot.flags |= flag::COUNTED;
+                    hot.address = address;
+                }
+                hot.cold = Some(Box::new(Cold { peer, ..Cold::default() }));
+            }
+            Admitted::No => {
+                table.counters.refused += 1;
+                self.respond(id.slot, &Response::text(503, "too many connections\n"), false);
+            }
+        }
+    }
+
+    pub(crate) fn connected(&mut self, id: SocketId) {
+        let Some(hot) = self.core.table.live(id) else { return };
+        let Some(outgoing) = hot.cold.as_deref().and_then(|cold| cold.outgoing.as_ref()) else { return };
+        let mut request = std::mem::take(&mut self.scratch);
+        request.clear();
+        outgoing.target.head.write(&mut request, &outgoing.nonce);
+        hot.phase = Phase::Opening;
+        self.core.table.raw(id.slot, |out| out.extend_from_slice(&request));
+        self.scratch = request;
+    }
+
+    /// Puts an outgoing connection into the slot that the driver gave it.
+    pub(crate) fn dialled(&mut self, id: SocketId, dial: Dial) {
+        self.occupy(id, Phase::Connecting, flag::CLIENT);
+        let outgoing = Outgoing {
+            nonce: self.core.table.random.take(),
+            target: dial.target,
+            token: dial.token,
+            attempt: dial.attempt,
+        };
+        self.core.table.hot[id.slot].cold().outgoing = Some(outgoing);
+    }
+
+    /// Bytes for a connection whose head is not complete.
+    pub(crate) fn opening(&mut self, slot: u32, data: &mut [u8]) {
+        let Some(mut buffer) = self.core.table.unstash(slot) else { return self.read_head(slot, data) };
+        let limit = self.core.table.config.limits.request_bytes as usize;
+        // A head comes to an end only with a line feed: no need to look again before one came.
+        let worth_a_look = data.contains(&b'\n') || buffer.len() + data.len() > limit;
+        buffer.extend_from_slice(data);
+        self.core.table.counters.copied_bytes += data.len() as u64;
+        if worth_a_look {
+            self.read_head(slot, &mut buffer);
+            self.core.table.spill.give(buffer);
+        } else {
+            self.core.table.hot[slot].cold().input = buffer;
+        }
+    }
+
+    fn read_head(&mut self, slot: u32, data: &mut [u8]) {
+        let used = match self.core.table.hot[slot].has(flag::CLIENT) {
+            true => self.read_response(slot, data),
+            false => self.read_request(slot, data),
+        };
+        let Some(used) = used else { return self.core.table.stash(slot, data) };
+        match self.core.table.hot[slot].phase {
+            Phase::Open if used < data.len() => self.frames(slot, &mut data[used..]),
+            Phase::Deferred => self.core.table.stash(slot, &data[used..]),
+            _ => {}
+        }
+    }
+
+    // ---- server ---------------------------------------------------------------------------------------------
+
+    /// Returns how many bytes were the head, or none if it is incomplete.
+    fn read_request(&mut self, slot: u32, data: &[u8]) -> Option<usize> {
+        let limits = self.core.table.config.limits.request();
+        let head = match server::parse(data, &limits) {
+            Ok(server::Parsed::NeedMore) => return None,
+            Ok(server::Parsed::Request(head)) => head,
+            Err(error) => {
+                self.refuse(slot, error);
+                return Some(data.len());
+            }
+        };
+        match server::upgrade(&head) {
+            Err(error) => self.refuse(slot, error),
+            Ok(None) => self.plain(slot, &head),
+            Ok(Some(upgrade)) => self.upgrade(slot, &data[..head.head_len()], &head, &upgrade),
+        }
+        Some(head.head_len())
+    }
+
+    fn request_of<'a>(
+        &self,
+        slot: u32,
+        head: &'a server::Request<'a>,
+        upgrade: Option<&'a server::UpgradeRequest<'a>>,
+    ) -> Request<'a> {
+        let peer = self.core.table.hot[slot].cold.as_deref().and_then(|cold| cold.peer);
+        Request { head, upgrade, peer, id: self.core.conn_id(slot) }
+    }
+
+    fn plain(&mut self, slot: u32, head: &server::Request<'_>) {
+        let request = self.request_of(slot, head, None);
+        self.core.table.counters.requests += 1;
+        let response =
+            self.ask(|handler, scope| handler.request(scope, &request)).unwrap_or_else(|| Response::new(500));
+        self.respond(slot, &response, head.method() == "HEAD");
+    }
+
+    fn upgrade(&mut self, slot: u32, bytes: &[u8], head: &server::Request<'_>, upgrade: &server::UpgradeRequest<'_>) {
+        if self.drain.is_some() {
+            return self.respond(slot, &Response::text(503, "the server is going away\n"), false);
+        }
+        let request = self.request_of(slot, head, Some(upgrade));
+        let verdict = self.ask(|handler, scope| handler.upgrade(scope, &request));
+        if let Some(Upgrade::Later) = verdict {
+            let hot = &mut self.core.table.hot[slot];
+            hot.phase = Phase::Deferred;
+            hot.cold().deferred = Some(Deferred { head: bytes.to_vec() });
+            return self.core.table.pauses.push(self.core.table.id(slot));
+        }
+        self.decide(slot, verdict, upgrade);
+    }
+
+    fn decide(&mut self, slot: u32, verdict: Option<Upgrade<H::State>>, upgrade: &server::UpgradeRequest<'_>) {
+        match verdict {
+            Some(Upgrade::Accept(state)) => self.accept(slot, state, &Acceptance::default(), upgrade),
+            Some(Upgrade::AcceptWith(state, with)) => self.accept(slot, state, &with, upgrade),
+            Some(Upgrade::Reject(response)) => self.respond(slot, &response, false),
+            Some(Upgrade::Later) => self.respond(slot, &Response::new(503), false), // put off twice
+            None => self.respond(slot, &Response::new(500), false),
+        }
+    }
+
+    fn accept(&mut self, slot: u32, state: H::State, with: &Acceptance, upgrade: &server::UpgradeRequest<'_>) {
+        let mut answer = std::mem::take(&mut self.scratch);
+        answer.clear();
+        let extra: Vec<(&str, &str)> = with.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        match server::write_accept(&mut answer, upgrade, with.protocol.as_deref(), &extra) {
+            Ok(()) => {
+                self.core.table.raw(slot, |out| out.extend_from_slice(&answer));
+                self.open(slot, state, Role::Server);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the handler's answer to an opening handshake cannot be sent");
+                drop(state);
+                self.respond(slot, &Response::new(500), false);
+            }
+        }
+        self.scratch = answer;
+    }
+
+    fn open(&mut self, slot: u32, state: H::State, role: Role) {
+        let limits = self.core.table.config.limits;
+        let idle = self.ticks(limits.idle_timeout * 2 / 3);
+        let table = &mut self.core.table;
+        table.counters.opened += 1;
+        table.open += 1;
+        let (tick, hot) = (table.tick, &mut table.hot[slot]);
+        hot.phase = Phase::Open;
+        hot.flags |= flag::COUNTED_OPEN;
+        hot.tick = tick;
+        hot.reader = Reader::new(role);
+        hot.writer = Writer::new(role);
+        hot.shed_cold();
+        table.arm(slot, tick.wrapping_add(idle));
+        self.states[slot] = Some(state);
+        self.call(slot, |handler, conn, state| handler.open(conn, state));
+    }
+
+    /// The handler's late answer.
+    pub(crate) fn answer_deferred(&mut self, id: SocketId, mail: H::Mail) {
+        let deferred = self.core.table.live(id).filter(|hot| hot.phase == Phase::Deferred);
+        let Some(deferred) = deferred.and_then(|hot| hot.cold.as_deref_mut()?.deferred.take()) else {
+            self.core.table.counters.mail_stale += 1;
+            return;
+        };
+        let limits = self.core.table.config.limits.request();
+        let Ok(server::Parsed::Request(head)) = server::parse(&deferred.head, &limits) else { return };
+        let Ok(Some(upgrade)) = server::upgrade(&head) else { return };
+        let conn = ConnId { worker: self.core.worker, socket: id };
+        let verdict = self.ask(|handler, scope| handler.upgrade_later(scope, conn, mail));
+        self.decide(id.slot, verdict, &upgrade);
+        self.core.table.plan_resume(id.slot);
+    }
+
+    /// An invalid handshake: the status that says why, then the end.
+    fn refuse(&mut self, slot: u32, error: HandshakeError) {
+        self.core.table.counters.bad_requests += 1;
+        let mut answer = std::mem::take(&mut self.scratch);
+        answer.clear();
+        server::write_error(&mut answer, error);
+        self.core.table.raw(slot, |out| out.extend_from_slice(&answer));
+        self.scratch = answer;
+        self.finish(slot);
+    }
+
+    /// Answers with a response, then ends the connection.
+    pub(crate) fn respond(&mut self, slot: u32, response: &Response, head_only: bool) {
+        let mut answer = std::mem::take(&mut self.scratch);
+        answer.clear();
+        let own = |name: &str| name.eq_ignore_ascii_case("connection"); // `write_response` writes it
+        let headers: Vec<(&str, &str)> =
+            response.headers.iter().map(|(name, value)| (&**name, &**value)).filter(|(name, _)| !own(name)).collect();
+        if let Err(error) =
+            server::write_response(&mut answer, response.status, &headers, &response.body, false, head_only)
+        {
+            tracing::error!(%error, "the handler's response cannot be sent");
+            let _ = server::write_response(&mut answer, 500, &[], b"", false, head_only);
+        }
+        self.core.table.raw(slot, |out| out.extend_from_slice(&answer));
+        answer.truncate(4096);
+        answer.shrink_to(4096);
+        self.scratch = answer;
+        self.finish(slot);
+    }
+
+    // ---- client ---------------------------------------------------------------------------------------------
+
+    fn read_response(&mut self, slot: u32, data: &[u8]) -> Option<usize> {
+        let limits = self.core.table.config.limits.request();
+        let outgoing = self.core.table.hot[slot].cold.as_deref().and_then(|cold| cold.outgoing.as_ref())?;
+        let (token, target) = (outgoing.token, outgoing.target.clone());
+        let response = match client::parse_response(data, &target.head, &outgoing.nonce, &limits) {
+            Ok(None) => return None,
+            Ok(Some(response)) => response,
+            Err(error) => {
+                self.connect_failed(slot, ConnectError::Handshake(error));
+                self.core.table.force(slot);
+                return Some(data.len());
+            }
+        };
+        let id = self.core.conn_id(slot);
+        let answer = ClientResponse { response: &response, head: &target.head };
+        match self.ask(|handler, scope| handler.connected(scope, id, token, &answer)) {
+            Some(Upgrade::Accept(state) | Upgrade::AcceptWith(state, _)) => {
+                if target.reconnect.is_none() {
+                    self.core.table.hot[slot].cold().outgoing = None;
+                }
+                self.open(slot, state, Role::Client);
+            }
+            _ => {
+                self.core.table.hot[slot].cold().outgoing = None; // the handler does not want it
+                self.ask(|handler, scope| handler.connect_failed(scope, token, ConnectError::Declined));
+                self.core.table.force(slot);
+            }
+        }
+        Some(response.head_len())
+    }
+
+    /// Tells the handler, and plans the next try; nothing for a connection that is not outgoing or was open.
+    pub(crate) fn connect_failed(&mut self, slot: u32, error: ConnectError) {
+        let hot = &self.core.table.hot[slot];
+        if hot.phase > Phase::Opening || !hot.has(flag::CLIENT) {
+            return;
+        }
+        let Some(dial) = self.take_dial(slot) else { return };
+        self.dial_failed(dial, error);
+    }
+
+    pub(crate) fn dial_failed(&mut self, dial: Dial, error: ConnectError) {
+        let token = dial.token;
+        self.core.reconnect(dial);
+        self.ask(|handler, scope| handler.connect_failed(scope, token, error));
+    }
+
+    /// What an outgoing connection belongs to, taken so that it is acted on once.
+    pub(crate) fn take_dial(&mut self, slot: u32) -> Option<Dial> {
+        let outgoing = self.core.table.hot[slot].cold.as_deref_mut()?.outgoing.take()?;
+        let was_open = self.core.table.hot[slot].phase > Phase::Opening;
+        let attempt = if was_open { 0 } else { outgoing.attempt };
+        Some(Dial { target: outgoing.target, token: outgoing.token, attempt })
+    }
+
+    /// An opening handshake that took too long.
+    pub(crate) fn opening_timed_out(&mut self, slot: u32) {
+        if self.core.table.hot[slot].has(flag::CLIENT) {
+            self.connect_failed(slot, ConnectError::Timeout);
+            self.core.table.force(slot);
+            self.end(slot, CloseReason::LOST);
+        } else {
+            self.respond(slot, &Response::text(408, "no complete opening handshake in time\n"), false);
+        }
+    }
+}
+
+/// A valid answer to an opening handshake of ours.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientResponse<'a> {
+    response: &'a client::Response,
+    head: &'a client::RequestHead,
+}
+
+impl<'a> ClientResponse<'a> {
+    /// The subprotocol that the server chose of those offered.
+    pub fn protocol(&self) -> Option<&'a str> {
+        self.response.protocol(self.head)
+    }
+}

@@ -1,0 +1,277 @@
+//! A connection's queued frames: 12 bytes in the connection, nodes of 12 bytes in a pool of the worker.
+#![forbid(unsafe_code)]
+
+use crate::buffer::{FrameRef, FrameSlab};
+
+const NIL: u32 = u32::MAX;
+
+/// What brought a frame: policies drop only what a topic brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// Control frames and replies.
+    Own,
+    /// A publication.
+    Topic,
+}
+
+#[derive(Debug)]
+struct Node {
+    frame: Option<FrameRef>,
+    next: u32,
+    origin: Origin,
+}
+
+/// The nodes of all outboxes of a worker, recycled.
+#[derive(Debug)]
+pub(crate) struct NodePool {
+    nodes: Vec<Node>,
+    free: u32,
+}
+
+impl NodePool {
+    pub(crate) fn new(capacity: usize) -> Self {
+        NodePool { nodes: Vec::with_capacity(capacity), free: NIL }
+    }
+
+    fn add(&mut self, frame: FrameRef, origin: Origin) -> u32 {
+        let node = Node { frame: Some(frame), next: NIL, origin };
+        if self.free == NIL {
+            self.nodes.push(node);
+            return self.nodes.len() as u32 - 1;
+        }
+        let at = self.free;
+        self.free = self.nodes[at as usize].next;
+        self.nodes[at as usize] = node;
+        at
+    }
+
+    fn remove(&mut self, at: u32) -> (Option<FrameRef>, u32, Origin) {
+        let node = &mut self.nodes[at as usize];
+        let (frame, next, origin) = (node.frame.take(), node.next, node.origin);
+        node.next = self.free;
+        self.free = at;
+        (frame, next, origin)
+    }
+}
+
+/// A first-in first-out list of frames and the bytes they hold.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    head: u32,
+    tail: u32,
+    bytes: u32,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Outbox { head: NIL, tail: NIL, bytes: 0 }
+    }
+}
+
+impl Outbox {
+    #[inline]
+    pub(crate) fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head == NIL
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, nodes: &mut NodePool, frame: FrameRef, len: usize, origin: Origin) {
+        let at = nodes.add(frame, origin);
+        if self.tail == NIL {
+            self.head = at;
+        } else {
+            nodes.nodes[self.tail as usize].next = at;
+        }
+        self.tail = at;
+        self.bytes += len as u32;
+    }
+
+    #[inline]
+    pub(crate) fn pop(&mut self, nodes: &mut NodePool, slab: &FrameSlab) -> Option<FrameRef> {
+        if self.head == NIL {
+            return None;
+        }
+        let (frame, next, _) = nodes.remove(self.head);
+        self.head = next;
+        if next == NIL {
+            self.tail = NIL;
+        }
+        let frame = frame?;
+        self.bytes -= slab.len(&frame) as u32;
+        Some(frame)
+    }
+
+    /// Appends to the newest frame if it is this connection's alone and has room; see [`FrameSlab::append`].
+    #[inline]
+    pub(crate) fn append(
+        &mut self,
+        nodes: &NodePool,
+        slab: &mut FrameSlab,
+        need: usize,
+        messages: u32,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<u32, ()> {
+        let Some(frame) = nodes.nodes.get(self.tail as usize).and_then(|node| match node.origin {
+            Origin::Own => node.frame.as_ref(),
+            Origin::Topic => None,
+        }) else {
+            return Err(());
+        };
+        let before = slab.len(frame);
+        if !slab.append(frame, need, messages, write) {
+            return Err(());
+        }
+        let added = (slab.len(frame) - before) as u32;
+        self.bytes += added;
+        Ok(added)
+    }
+
+    /// Drops publications until at most `room` bytes wait or none is left; what was never to be dropped stays, and the
+    /// order of what stays. `oldest` chooses the end to start from. Returns the messages dropped.
+    ///
+    /// Cost: the length of the outbox.
+    pub(crate) fn drop_publications(
+        &mut self,
+        nodes: &mut NodePool,
+        slab: &mut FrameSlab,
+        room: u32,
+        oldest: bool,
+    ) -> u64 {
+        let excess = self.bytes.saturating_sub(room);
+        let droppable = self.topic_bytes(nodes, slab);
+        // From the newest end: all publications that lie behind what may stay.
+        let keep = if oldest { 0 } else { droppable.saturating_sub(excess) };
+        let mut kept = Outbox::default();
+        let (mut dropped, mut dropped_bytes, mut kept_bytes) = (0, 0u32, 0u32);
+        while self.head != NIL {
+            let (frame, next, origin) = nodes.remove(self.head);
+            self.head = next;
+            let Some(frame) = frame else { continue };
+            let len = slab.len(&frame) as u32;
+            let goes = match (origin, oldest) {
+                (Origin::Own, _) => false,
+                (Origin::Topic, true) => dropped_bytes < excess,
+                (Origin::Topic, false) => kept_bytes + len > keep,
+            };
+            if goes {
+                dropped += u64::from(slab.messages(&frame));
+                dropped_bytes += len;
+                slab.release(frame);
+            } else {
+                kept_bytes += if origin == Origin::Topic { len } else { 0 };
+                kept.push(nodes, frame, len as usize, origin);
+            }
+        }
+        *self = kept;
+        dropped
+    }
+
+    /// Whether a publication waits. Cost: the length of the outbox.
+    pub(crate) fn holds_publications(&self, nodes: &NodePool) -> bool {
+        let mut at = self.head;
+        while at != NIL {
+            let node = &nodes.nodes[at as usize];
+            if node.origin == Origin::Topic {
+                return true;
+            }
+            at = node.next;
+        }
+        false
+    }
+
+    fn topic_bytes(&self, nodes: &NodePool, slab: &FrameSlab) -> u32 {
+        let (mut at, mut bytes) = (self.head, 0);
+        while at != NIL {
+            let node = &nodes.nodes[at as usize];
+            if let (Origin::Topic, Some(frame)) = (node.origin, &node.frame) {
+                bytes += slab.len(frame) as u32;
+            }
+            at = node.next;
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::FrameSlabConfig;
+
+    struct Fixture {
+        nodes: NodePool,
+        slab: FrameSlab,
+        outbox: Outbox,
+    }
+
+    impl Fixture {
+        fn new(parts: &[(&str, Origin)]) -> Self {
+            let mut all = Fixture {
+                nodes: NodePool::new(4),
+                slab: FrameSlab::new(FrameSlabConfig::default()),
+                outbox: Outbox::default(),
+            };
+            for (text, origin) in parts {
+                let frame = all.slab.build(text.len(), 1, |out| out.extend_from_slice(text.as_bytes()));
+                all.outbox.push(&mut all.nodes, frame, text.len(), *origin);
+            }
+            all
+        }
+
+        fn rest(&mut self) -> Vec<String> {
+            let mut seen = Vec::new();
+            while let Some(frame) = self.outbox.pop(&mut self.nodes, &self.slab) {
+                seen.push(String::from_utf8(self.slab.bytes(&frame).to_vec()).unwrap());
+                self.slab.release(frame);
+            }
+            assert_eq!((self.outbox.bytes(), self.slab.live()), (0, 0));
+            seen
+        }
+    }
+
+    use Origin::{Own, Topic};
+
+    #[test]
+    fn first_in_first_out_and_nodes_come_back() {
+        let mut all = Fixture::new(&[("a", Own), ("bb", Topic), ("ccc", Own)]);
+        assert_eq!((all.outbox.bytes(), all.nodes.nodes.len()), (6, 3));
+        assert_eq!(all.rest(), ["a", "bb", "ccc"]);
+        let frame = all.slab.build(1, 1, |out| out.push(b'd'));
+        all.outbox.push(&mut all.nodes, frame, 1, Own);
+        assert_eq!(all.nodes.nodes.len(), 3);
+        assert_eq!(all.rest(), ["d"]);
+    }
+
+    #[test]
+    fn replies_are_joined_publications_are_not() {
+        let mut all = Fixture::new(&[("a", Topic)]);
+        let append = |all: &mut Fixture| {
+            let write = |out: &mut Vec<u8>| out.extend_from_slice(b"xyz");
+            all.outbox.append(&all.nodes, &mut all.slab, 3, 1, write)
+        };
+        assert_eq!(append(&mut all), Err(()));
+        let frame = all.slab.build(1, 1, |out| out.push(b'b'));
+        all.outbox.push(&mut all.nodes, frame, 1, Own);
+        assert_eq!(append(&mut all), Ok(3));
+        assert_eq!(all.outbox.bytes(), 5);
+        assert_eq!(all.rest(), ["a", "bxyz"]);
+    }
+
+    #[test]
+    fn dropping_takes_publications_alone_and_keeps_the_order() {
+        let parts = [("r1", Own), ("t1", Topic), ("t2", Topic), ("r2", Own), ("t3", Topic), ("t4", Topic)];
+        let mut all = Fixture::new(&parts);
+        assert_eq!(all.outbox.drop_publications(&mut all.nodes, &mut all.slab, 8, true), 2);
+        assert_eq!(all.rest(), ["r1", "r2", "t3", "t4"]);
+        let mut all = Fixture::new(&parts);
+        assert_eq!(all.outbox.drop_publications(&mut all.nodes, &mut all.slab, 8, false), 2);
+        assert_eq!(all.rest(), ["r1", "t1", "t2", "r2"]);
+        let mut all = Fixture::new(&parts);
+        assert_eq!(all.outbox.drop_publications(&mut all.nodes, &mut all.slab, 0, false), 4);
+        assert_eq!(all.rest(), ["r1", "r2"]);
+    }
+}

@@ -1,0 +1,468 @@
+//! From completions to callbacks: the life of a connection once bytes move.
+#![forbid(unsafe_code)]
+
+use super::admission::Admission;
+use super::connection::{Hot, Phase, flag};
+use super::core::Core;
+use super::counters::Board;
+use super::drain::Draining;
+use super::error::{CloseCause, CloseReason, ConnectError};
+use super::handler::{Conn, Handler, Message, Scope};
+use super::mail::Mail;
+use crate::buffer::Paged;
+use crate::driver::{Completion, CompletionSink, SocketId};
+use crate::proto::{Assembler, CloseCode, ControlKind, Event, MessageKind, Opcode, ProtoError, parse_close};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{sync::Arc, time::Instant};
+
+/// Where the time comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Clock {
+    /// Read once per turn.
+    System,
+    /// Told by the caller of the turn.
+    Told(Instant),
+}
+
+/// A worker without its driver: core, handler and states, each borrowed apart.
+pub(crate) struct Engine<H: Handler> {
+    pub(crate) core: Core,
+    pub(crate) handler: H,
+    pub(crate) states: Paged<Option<H::State>>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) drain: Option<Draining>,
+    pub(crate) clock: Clock,
+    pub(crate) scratch: Vec<u8>,
+    pub(crate) fired: Vec<u32>,
+    /// Completions taken since the start: tells a turn that found something from one that did not.
+    pub(crate) completions: u64,
+}
+
+/// What a connection's input may do now.
+enum Gate {
+    Read,
+    Keep,
+    Discard,
+}
+
+impl<H: Handler> Engine<H> {
+    /// The one place that runs user code with a connection.
+    #[inline]
+    pub(crate) fn call(&mut self, slot: u32, run: impl FnOnce(&mut H, &mut Conn<'_>, &mut H::State)) {
+        let Some(state) = self.states[slot].as_mut() else { return };
+        let (handler, mut conn) = (&mut self.handler, Conn { core: &mut self.core, slot });
+        if catch_unwind(AssertUnwindSafe(|| run(handler, &mut conn, state))).is_err() {
+            self.panicked();
+            self.core.table.doom(slot, CloseCode::INTERNAL, "", CloseCause::Panic);
+        }
+    }
+
+    /// The one place that runs user code without a connection. None if it panicked.
+    pub(crate) fn ask<T>(&mut self, run: impl FnOnce(&mut H, &mut Scope<'_>) -> T) -> Option<T> {
+        let (handler, mut scope) = (&mut self.handler, Scope { core: &mut self.core });
+        let answer = catch_unwind(AssertUnwindSafe(|| run(handler, &mut scope))).ok();
+        if answer.is_none() {
+            self.panicked();
+        }
+        answer
+    }
+
+    fn panicked(&mut self) {
+        self.core.table.counters.panics += 1;
+        // The first of every 1,024, so that a handler that always panics does not fill the disk.
+        if self.core.table.counters.panics % 1024 == 1 {
+            tracing::error!(worker = self.core.worker, "a handler panicked (1 of 1,024 is logged)");
+        }
+    }
+
+    // ---- receiving ------------------------------------------------------------------------------------------
+
+    fn received(&mut self, slot: u32, data: &mut [u8]) {
+        let table = &mut self.core.table;
+        table.counters.received_bytes += data.len() as u64;
+        let (tick, hot) = (table.tick, &mut table.hot[slot]);
+        match hot.phase {
+            Phase::Open => {
+                hot.tick = tick;
+                hot.flags &= !flag::PINGED;
+                if hot.cold.as_deref().is_some_and(|cold| !cold.input.is_empty()) {
+                    return table.stash(slot, data);
+                }
+                self.frames(slot, data);
+            }
+            Phase::Opening => self.opening(slot, data),
+            Phase::Deferred => table.stash(slot, data),
+            Phase::Closing => self.frames(slot, data),
+            Phase::Vacant | Phase::Connecting | Phase::Finishing | Phase::Lingering | Phase::Dead => {}
+        }
+    }
+
+    /// Reads frames until the bytes are used up or may not be read further.
+    pub(crate) fn frames(&mut self, slot: u32, mut data: &mut [u8]) {
+        const LOOK: u16 = flag::PAUSED | flag::CHOKED | flag::DOOMED;
+        let limits = self.core.table.config.limits.read();
+        loop {
+            let hot = &mut self.core.table.hot[slot];
+            if hot.has(LOOK)
+                || hot.phase != Phase::Open
+                || hot.outbox.bytes() > self.core.table.config.limits.outbox_high
+            {
+                match self.gate(slot) {
+                    Gate::Read => {}
+                    Gate::Keep => return self.core.table.stash(slot, data),
+                    Gate::Discard => return,
+                }
+            }
+            match self.core.table.hot[slot].reader.next(&mut data, &limits) {
+                Ok(Event::Message { kind, payload }) => {
+                    self.core.table.lookahead = data.len();
+                    self.message(slot, kind, payload);
+                }
+                Ok(Event::NeedMore) => break,
+                Ok(Event::MessagePart { kind, payload, last }) => self.message_part(slot, kind, payload, last),
+                Ok(Event::Control { kind, payload }) => self.control(slot, kind, payload),
+                Ok(Event::ControlPart { kind, payload, last }) => self.control_part(slot, kind, payload, last),
+                Err(error) => return self.violation(slot, error),
+            }
+        }
+        self.core.table.lookahead = 0;
+    }
+
+    fn gate(&mut self, slot: u32) -> Gate {
+        if self.core.table.hot[slot].has(flag::DOOMED) {
+            self.after_callbacks();
+        }
+        let phase = self.core.table.hot[slot].phase;
+        match phase {
+            Phase::Open if self.core.table.must_wait(slot) => Gate::Keep,
+            Phase::Open | Phase::Closing => Gate::Read,
+            _ => Gate::Discard,
+        }
+    }
+
+    #[inline]
+    fn message(&mut self, slot: u32, kind: MessageKind, payload: &[u8]) {
+        if self.core.table.hot[slot].phase == Phase::Open {
+            self.core.table.counters.received_messages += 1;
+            self.call(slot, |handler, conn, state| handler.message(conn, state, Message { kind, payload }));
+        }
+    }
+
+    fn message_part(&mut self, slot: u32, kind: MessageKind, payload: &[u8], last: bool) {
+        if self.core.table.hot[slot].phase != Phase::Open {
+            return;
+        }
+        self.core.table.counters.copied_bytes += payload.len() as u64;
+        let mut assembler = self.take_assembler(slot);
+        if let Some(whole) = assembler.message_part(payload, last) {
+            self.message(slot, kind, whole);
+        }
+        self.keep_assembler(slot, assembler);
+    }
+
+    fn control_part(&mut self, slot: u32, kind: ControlKind, payload: &[u8], last: bool) {
+        self.core.table.counters.copied_bytes += payload.len() as u64;
+        let mut assembler = self.take_assembler(slot);
+        let mut whole = [0; 125];
+        let len = assembler.control_part(payload, last).map(|payload| {
+            whole[..payload.len()].copy_from_slice(payload);
+            payload.len()
+        });
+        self.keep_assembler(slot, assembler);
+        if let Some(len) = len {
+            self.control(slot, kind, &whole[..len]);
+        }
+    }
+
+    fn take_assembler(&mut self, slot: u32) -> Assembler {
+        let table = &mut self.core.table;
+        let kept = table.hot[slot].cold.as_deref_mut().and_then(|cold| cold.assembler.take());
+        kept.unwrap_or_else(|| Assembler::new(table.spill.take()))
+    }
+
+    fn keep_assembler(&mut self, slot: u32, assembler: Assembler) {
+        let table = &mut self.core.table;
+        if assembler.is_empty() {
+            table.spill.give(assembler.into_buffer());
+            table.hot[slot].shed_cold();
+        } else {
+            table.hot[slot].cold().assembler = Some(assembler);
+        }
+    }
+
+    fn control(&mut self, slot: u32, kind: ControlKind, payload: &[u8]) {
+        match (kind, self.core.table.hot[slot].phase) {
+            (ControlKind::Close, _) => self.peer_close(slot, payload),
+            (ControlKind::Ping, Phase::Open) => self.core.table.pong(slot, payload),
+            (ControlKind::Pong, Phase::Open) => {
+                self.call(slot, |handler, conn, state| handler.pong(conn, state, payload))
+            }
+            _ => {}
+        }
+    }
+
+    // ---- closing --------------------------------------------------------------------------------------------
+
+    /// The peer's Close: echoed, or the answer to ours.
+    fn peer_close(&mut self, slot: u32, payload: &[u8]) {
+        let code = match parse_close(payload) {
+            Err(error) => return self.violation(slot, error),
+            Ok(None) => None,
+            Ok(Some((code, _))) => Some(code),
+        };
+        let was_open = self.core.table.hot[slot].phase == Phase::Open;
+        if was_open {
+            self.core.unsubscribe_all(slot);
+            self.send_close(slot, code, "");
+        }
+        self.finish(slot);
+        if was_open {
+            let code = code.map_or(1005, CloseCode::get);
+            self.end(slot, CloseReason { code, cause: CloseCause::Peer });
+        }
+    }
+
+    /// The peer broke the protocol: a Close that says how, then what it sends is no longer read.
+    fn violation(&mut self, slot: u32, error: ProtoError) {
+        if self.core.table.hot[slot].phase == Phase::Open {
+            let code = error.close_code();
+            self.core.unsubscribe_all(slot);
+            self.send_close(slot, Some(code), "");
+            self.finish(slot);
+            self.end(slot, CloseReason::new(code, CloseCause::Protocol(error)));
+        } else {
+            self.finish(slot);
+        }
+    }
+
+    fn send_close(&mut self, slot: u32, code: Option<CloseCode>, reason: &str) {
+        let mut payload = [0; 125];
+        let mut len = 0;
+        if let Some(code) = code {
+            payload[..2].copy_from_slice(&code.get().to_be_bytes());
+            let reason = &reason[..reason.floor_char_boundary(123)];
+            payload[2..2 + reason.len()].copy_from_slice(reason.as_bytes());
+            len = 2 + reason.len();
+        }
+        self.core.table.control(slot, Opcode::Close, &payload[..len]);
+    }
+
+    /// Lets leave what is queued, then shuts the sending side.
+    pub(crate) fn finish(&mut self, slot: u32) {
+        let table = &mut self.core.table;
+        if table.hot[slot].phase < Phase::Finishing {
+            table.hot[slot].phase = Phase::Finishing;
+            self.start_deadline(slot);
+            self.core.table.mark_dirty(slot);
+            self.core.table.plan_resume(slot); // a paused socket would never show the peer's end
+        }
+    }
+
+    pub(crate) fn start_deadline(&mut self, slot: u32) {
+        let due = self.ticks(self.core.table.config.limits.close_timeout);
+        let table = &mut self.core.table;
+        table.hot[slot].tick = table.tick;
+        table.arm(slot, table.tick.wrapping_add(due));
+    }
+
+    /// Tells the handler that a connection is over.
+    pub(crate) fn end(&mut self, slot: u32, reason: CloseReason) {
+        let table = &mut self.core.table;
+        if table.hot[slot].has(flag::COUNTED_OPEN) {
+            table.hot[slot].flags &= !flag::COUNTED_OPEN;
+            table.open -= 1;
+            self.board.count_close(reason);
+        }
+        if let Some(state) = self.states[slot].take() {
+            self.ask(|handler, scope| handler.close(scope, state, reason));
+        }
+        self.plan_reconnect(slot, reason);
+    }
+
+    fn plan_reconnect(&mut self, slot: u32, reason: CloseReason) {
+        let Some(dial) = self.take_dial(slot) else { return };
+        // What this side wanted is not undone.
+        if !matches!(reason.cause, CloseCause::Local | CloseCause::Remote | CloseCause::Drain) {
+            self.core.reconnect(dial);
+        }
+    }
+
+    /// Does the closes that were noted while user code or a walk was running.
+    pub(crate) fn after_callbacks(&mut self) {
+        while let Some(id) = self.core.table.doomed.pop() {
+            self.close_noted(id);
+        }
+    }
+
+    fn close_noted(&mut self, id: SocketId) {
+        let Some(hot) = self.core.table.live(id) else { return };
+        let Some(closing) = hot.cold.as_deref_mut().and_then(|cold| cold.closing.take()) else { return };
+        if hot.phase != Phase::Open {
+            return self.core.table.force(id.slot);
+        }
+        // From here `send` refuses, and what was published before is still owed.
+        self.core.table.hot[id.slot].flags &= !flag::DOOMED;
+        self.core.unsubscribe_all(id.slot);
+        if matches!(closing.cause, CloseCause::SlowConsumer | CloseCause::Memory | CloseCause::Stalled) {
+            self.core.table.discard_publications(id.slot);
+        }
+        self.send_close(id.slot, Some(closing.code), &closing.reason);
+        self.core.table.hot[id.slot].phase = Phase::Closing;
+        self.start_deadline(id.slot);
+        self.core.table.plan_resume(id.slot);
+        self.end(id.slot, CloseReason::new(closing.code, closing.cause));
+    }
+
+    fn eof(&mut self, slot: u32) {
+        let hot = &mut self.core.table.hot[slot];
+        hot.flags |= flag::EOF;
+        let waits = hot.cold.as_deref().is_some_and(|cold| !cold.input.is_empty());
+        match hot.phase {
+            Phase::Open if waits => {} // what came before the end is read first
+            Phase::Open => {
+                self.core.unsubscribe_all(slot);
+                self.finish(slot);
+                self.end(slot, CloseReason::LOST);
+            }
+            Phase::Closing => self.finish(slot),
+            Phase::Finishing => self.core.table.mark_dirty(slot),
+            Phase::Opening | Phase::Connecting => {
+                self.connect_failed(slot, ConnectError::Closed);
+                self.core.table.force(slot);
+            }
+            Phase::Deferred | Phase::Lingering => self.core.table.force(slot),
+            Phase::Vacant | Phase::Dead => {}
+        }
+    }
+
+    fn failed(&mut self, slot: u32, kind: std::io::ErrorKind) {
+        self.core.unsubscribe_all(slot);
+        self.connect_failed(slot, ConnectError::Io(kind));
+        self.core.table.force(slot);
+        self.end(slot, CloseReason { code: 1006, cause: CloseCause::Failed(kind) });
+    }
+
+    fn closed(&mut self, id: SocketId) {
+        let slot = id.slot;
+        self.core.unsubscribe_all(slot);
+        self.end(slot, CloseReason::LOST);
+        let hot = &mut self.core.table.hot[slot];
+        let (flags, address) = (hot.flags, hot.address);
+        self.admission.leave(flags & flag::ADMITTED != 0, (flags & flag::COUNTED != 0).then_some(address));
+        self.core.table.vacate(slot);
+    }
+
+    /// Puts a fresh record into a slot.
+    pub(crate) fn occupy(&mut self, id: SocketId, phase: Phase, flags: u16) {
+        self.core.table.hot.ensure(id.slot);
+        self.states.ensure(id.slot);
+        let tick = self.core.table.tick;
+        self.core.table.hot[id.slot] = Hot { generation: id.generation, phase, flags, tick, ..Hot::default() };
+        self.core.table.live += 1;
+        let due = self.ticks(self.core.table.config.limits.handshake_timeout);
+        self.core.table.arm(id.slot, tick.wrapping_add(due));
+    }
+
+    // ---- resuming -------------------------------------------------------------------------------------------
+
+    /// Whether nothing may be received from a connection now.
+    pub(crate) fn holds(&mut self, id: SocketId) -> bool {
+        self.core.table.live(id).is_some_and(|hot| match hot.phase {
+            Phase::Deferred => true,
+            Phase::Open => hot.has(flag::PAUSED | flag::CHOKED),
+            _ => false,
+        })
+    }
+
+    /// Reads what waited; true if the socket may deliver again.
+    pub(crate) fn resume(&mut self, id: SocketId) -> bool {
+        let Some(hot) = self.core.table.live(id) else { return false };
+        hot.flags &= !flag::RESUMING;
+        if hot.phase == Phase::Open && hot.has(flag::PAUSED | flag::CHOKED) {
+            return false;
+        }
+        if let Some(mut input) = self.core.table.unstash(id.slot) {
+            match self.core.table.hot[id.slot].phase {
+                Phase::Open | Phase::Closing => self.frames(id.slot, &mut input),
+                _ => {}
+            }
+            self.core.table.spill.give(input);
+            self.after_callbacks();
+        }
+        let hot = &self.core.table.hot[id.slot];
+        let waits = hot.cold.as_deref().is_some_and(|cold| !cold.input.is_empty());
+        if hot.has(flag::EOF) && !waits && hot.phase == Phase::Open {
+            self.eof(id.slot);
+        }
+        let hot = &self.core.table.hot[id.slot];
+        hot.phase > Phase::Open || !hot.has(flag::PAUSED | flag::CHOKED)
+    }
+
+    // ---- mail -----------------------------------------------------------------------------------------------
+
+    pub(crate) fn mail(&mut self, mail: Mail<H::Mail>) {
+        self.core.table.counters.mail += 1;
+        match mail {
+            Mail::Publish(parcel) => {
+                let (topic, message) = parcel.open();
+                self.core.publish_here(topic, None, message);
+            }
+            Mail::Send { id, kind, payload } if self.core.table.is_open(id) => {
+                self.core.send(id.slot, Message { kind, payload: &payload });
+            }
+            Mail::Disconnect { id, code, reason } if self.core.table.is_open(id) => {
+                let code = if code.is_sendable() { code } else { CloseCode::NORMAL };
+                self.core.table.doom(id.slot, code, &reason, CloseCause::Remote);
+            }
+            Mail::User { id, mail } if self.core.table.is_open(id) => {
+                self.call(id.slot, |handler, conn, state| handler.mail(conn, state, mail));
+            }
+            Mail::Upgrade { id, mail } => self.answer_deferred(id, mail),
+            Mail::Drain(plan) => self.start_drain(plan),
+            Mail::Send { .. } | Mail::Disconnect { .. } | Mail::User { .. } => self.core.table.counters.mail_stale += 1,
+        }
+        self.after_callbacks();
+    }
+}
+
+impl<H: Handler> CompletionSink for Engine<H> {
+    fn polled(&mut self) {
+        let now = match self.clock {
+            Clock::System => Instant::now(),
+            Clock::Told(now) => now,
+        };
+        self.set_time(now);
+    }
+
+    fn complete(&mut self, completion: Completion<'_>) {
+        self.completions += 1;
+        match completion {
+            Completion::Received { id, data } => {
+                if self.core.table.live(id).is_some() {
+                    self.received(id.slot, data);
+                }
+            }
+            Completion::Accepted { id, peer, .. } => self.accepted(id, peer),
+            Completion::Connected { id } => self.connected(id),
+            Completion::Eof { id } => {
+                if self.core.table.live(id).is_some() {
+                    self.eof(id.slot);
+                }
+            }
+            Completion::Sent { id, batch, .. } => self.core.table.sent(id, batch),
+            Completion::Failed { id, error } => {
+                if self.core.table.live(id).is_some() {
+                    self.failed(id.slot, error);
+                }
+            }
+            Completion::Closed { id } => {
+                if self.core.table.live(id).is_some() {
+                    self.closed(id);
+                }
+            }
+            Completion::Woken => {}
+        }
+        self.after_callbacks();
+    }
+}

@@ -1,0 +1,358 @@
+//! The connections of a worker and everything they queue: records, frames, outboxes, and the lists of what is to be
+//! done. It runs no user code; sockets it touches in the flush alone.
+#![forbid(unsafe_code)]
+
+use super::config::Config;
+use super::connection::{Closing, Cold, Hot, Phase, flag};
+use super::counters::Counters;
+use super::error::{CloseCause, SendStatus};
+use super::hub::WorkerInterest;
+use super::outbox::{NodePool, Origin};
+use super::random::Random;
+use super::timer::{Link, Links, Wheel};
+use crate::buffer::{FrameSlab, Paged, SendBatch, SpillPool};
+use crate::driver::SocketId;
+use crate::proto::{CloseCode, MaskingKey, Opcode, encoder};
+use std::time::Instant;
+
+/// Frames are joined up to this: what fits one cheap send.
+pub(crate) const JOIN_BYTES: usize = 16 << 10;
+/// Input is parsed on beyond the high mark until this many bytes of replies wait, because a flush may empty it.
+const HARD_BYTES: u32 = 512 << 10;
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) hot: Paged<Hot>,
+    pub(crate) slab: FrameSlab,
+    pub(crate) nodes: NodePool,
+    pub(crate) spill: SpillPool,
+    pub(crate) wheel: Wheel,
+    pub(crate) random: Random,
+    pub(crate) counters: Counters,
+    pub(crate) config: Config,
+    pub(crate) interest: WorkerInterest,
+    /// Time of this turn.
+    pub(crate) now: Instant,
+    /// The same in ticks of the wheel.
+    pub(crate) tick: u32,
+    /// Slots with a connection, and those of them that are open.
+    pub(crate) live: u32,
+    pub(crate) open: u32,
+    /// Received bytes behind the message in hand: how much a reply's frame is likely to grow.
+    pub(crate) lookahead: usize,
+    pub(crate) dirty: Vec<SocketId>,
+    pub(crate) doomed: Vec<SocketId>,
+    pub(crate) pauses: Vec<SocketId>,
+    pub(crate) resumes: Vec<SocketId>,
+    pub(crate) writable: Vec<SocketId>,
+    pub(crate) shutdowns: Vec<SocketId>,
+    pub(crate) closes: Vec<SocketId>,
+    pub(super) spare: Vec<SocketId>,
+    pub(super) batch: Option<SendBatch>,
+    pub(super) batches: Vec<SendBatch>,
+}
+
+impl Table {
+    pub(crate) fn new(config: Config, wheel: Wheel, random: Random, interest: WorkerInterest, now: Instant) -> Self {
+        let list = || Vec::with_capacity(config.driver.events);
+        Table {
+            hot: Paged::new(),
+            slab: FrameSlab::new(config.frames),
+            nodes: NodePool::new(config.frames.small_frames),
+            spill: SpillPool::new(64, 64 << 10),
+            wheel,
+            random,
+            counters: Counters::default(),
+            config,
+            interest,
+            now,
+            tick: 0,
+            live: 0,
+            open: 0,
+            lookahead: 0,
+            dirty: list(),
+            doomed: list(),
+            pauses: list(),
+            resumes: list(),
+            writable: list(),
+            shutdowns: list(),
+            closes: list(),
+            spare: list(),
+            batch: Some(SendBatch::new()),
+            batches: Vec::new(),
+        }
+    }
+
+    pub(crate) fn id(&self, slot: u32) -> SocketId {
+        SocketId { slot, generation: self.hot[slot].generation }
+    }
+
+    /// The record of a connection that still exists.
+    pub(crate) fn live(&mut self, id: SocketId) -> Option<&mut Hot> {
+        self.hot.get_mut(id.slot).filter(|hot| hot.generation == id.generation && hot.phase != Phase::Vacant)
+    }
+
+    pub(crate) fn is_open(&self, id: SocketId) -> bool {
+        self.hot
+            .get(id.slot)
+            .is_some_and(|hot| hot.generation == id.generation && hot.phase == Phase::Open && !hot.has(flag::DOOMED))
+    }
+
+    pub(crate) fn queued(&self, slot: u32) -> u32 {
+        self.hot[slot].queued()
+    }
+
+    /// Whether a turn is needed at once, without waiting for the kernel.
+    pub(crate) fn has_work(&self) -> bool {
+        !(self.dirty.is_empty() && self.resumes.is_empty() && self.writable.is_empty() && self.doomed.is_empty())
+            || !(self.closes.is_empty() && self.shutdowns.is_empty() && self.pauses.is_empty())
+    }
+
+    // ---- sending --------------------------------------------------------------------------------------------
+
+    /// The key that a frame to this connection is masked with: one for the client role, none for the server's.
+    fn key(&mut self, slot: u32) -> Option<MaskingKey> {
+        if self.hot[slot].has(flag::CLIENT) { Some(self.random.key()) } else { None }
+    }
+
+    /// Queues a data frame of `len` payload bytes.
+    #[inline]
+    pub(crate) fn message(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) -> SendStatus {
+        let key = self.key(slot);
+        let need = encoder::header_len(payload.len(), key.is_some()) + payload.len();
+        self.counters.messages_accepted += 1;
+        self.own(slot, need, 1, |out| encoder::frame(out, opcode, true, payload, key));
+        self.status(slot)
+    }
+
+    pub(crate) fn message_with(&mut self, slot: u32, opcode: Opcode, write: impl FnOnce(&mut Vec<u8>)) -> SendStatus {
+        let key = self.key(slot);
+        // Appending to a shared buffer would let `write` see earlier bytes grow: it gets room, or a frame of its own.
+        self.own(slot, 128, 1, |out| encoder::frame_with(out, opcode, key, write));
+        self.counters.messages_accepted += 1;
+        self.status(slot)
+    }
+
+    fn status(&mut self, slot: u32) -> SendStatus {
+        let hot = &mut self.hot[slot];
+        if hot.queued() <= self.config.limits.outbox_high {
+            return SendStatus::Queued;
+        }
+        hot.flags |= flag::WAS_HIGH;
+        SendStatus::High
+    }
+
+    pub(crate) fn control(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
+        let key = self.key(slot);
+        let need = encoder::header_len(payload.len(), key.is_some()) + payload.len();
+        self.own(slot, need, 0, |out| encoder::frame(out, opcode, true, payload, key));
+    }
+
+    /// Queues bytes that are no frame: the parts of opening handshakes, HTTP answers.
+    pub(crate) fn raw(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        self.own(slot, 512, 0, write);
+    }
+
+    /// Queues what is this connection's own, joined to what is queued already where it fits.
+    #[inline]
+    fn own(&mut self, slot: u32, need: usize, messages: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let hot = &mut self.hot[slot];
+        if hot.outbox.is_empty() {
+            let expected = need.max((need + self.lookahead).min(JOIN_BYTES));
+            let frame = self.slab.build(expected, messages, write);
+            let len = self.slab.len(&frame);
+            self.hot[slot].outbox.push(&mut self.nodes, frame, len, Origin::Own);
+        } else {
+            let mut write = Some(write);
+            let joined = hot
+                .outbox
+                .append(&self.nodes, &mut self.slab, need, messages, |out| write.take().expect("called once")(out));
+            if let (Err(()), Some(write)) = (joined, write) {
+                let frame = self.slab.build(need.max((2 * need + self.lookahead).min(JOIN_BYTES)), messages, write);
+                let len = self.slab.len(&frame);
+                self.hot[slot].outbox.push(&mut self.nodes, frame, len, Origin::Own);
+            }
+        }
+        self.mark_dirty(slot);
+    }
+
+    #[inline]
+    pub(crate) fn mark_dirty(&mut self, slot: u32) {
+        let hot = &mut self.hot[slot];
+        if !hot.has(flag::DIRTY) {
+            hot.flags |= flag::DIRTY;
+            self.dirty.push(SocketId { slot, generation: hot.generation });
+        }
+    }
+
+    /// Answers a ping; above the high mark only the newest is remembered.
+    pub(crate) fn pong(&mut self, slot: u32, payload: &[u8]) {
+        if self.queued(slot) > self.config.limits.outbox_high {
+            self.hot[slot].cold().pong = Some(payload.into());
+        } else {
+            self.control(slot, Opcode::Pong, payload);
+        }
+    }
+
+    // ---- ending early ---------------------------------------------------------------------------------------
+
+    /// Notes a close, to be done after the callback or walk that is under way. The first one counts.
+    pub(crate) fn doom(&mut self, slot: u32, code: CloseCode, reason: &str, cause: CloseCause) {
+        let hot = &mut self.hot[slot];
+        if hot.has(flag::DOOMED) || hot.phase >= Phase::Closing || hot.phase == Phase::Vacant {
+            return;
+        }
+        hot.flags |= flag::DOOMED;
+        hot.cold().closing = Some(Closing { code, reason: reason.into(), cause });
+        let id = self.id(slot);
+        self.doomed.push(id);
+    }
+
+    /// At the limit of frame memory: the connection that holds most goes.
+    pub(crate) fn evict(&mut self) {
+        if self.slab.live_bytes() <= self.config.limits.frame_bytes {
+            return;
+        }
+        let slots = 0..self.hot.capacity() as u32;
+        let Some(worst) = slots.filter(|&slot| self.hot[slot].phase != Phase::Vacant).max_by_key(|&s| self.queued(s))
+        else {
+            return;
+        };
+        if self.queued(worst) > 0 && self.hot[worst].phase == Phase::Open {
+            self.counters.evicted += 1;
+            self.doom(worst, CloseCode::TRY_AGAIN_LATER, "out of memory", CloseCause::Memory);
+        } else if self.hot[worst].phase < Phase::Dead {
+            self.force(worst);
+        }
+    }
+
+    // ---- pausing --------------------------------------------------------------------------------------------
+
+    pub(crate) fn pause(&mut self, slot: u32) {
+        let id = self.id(slot);
+        self.hot[slot].flags |= flag::PAUSED;
+        self.pauses.push(id);
+    }
+
+    pub(crate) fn resume(&mut self, slot: u32) {
+        if self.hot[slot].has(flag::PAUSED) {
+            self.hot[slot].flags &= !flag::PAUSED;
+            self.plan_resume(slot);
+        }
+    }
+
+    pub(crate) fn plan_resume(&mut self, slot: u32) {
+        let id = self.id(slot);
+        let hot = &mut self.hot[slot];
+        if !hot.has(flag::RESUMING) {
+            hot.flags |= flag::RESUMING;
+            self.resumes.push(id);
+        }
+    }
+
+    /// Whether input of this connection has to wait, because too much of its own replies does.
+    #[inline]
+    pub(crate) fn must_wait(&mut self, slot: u32) -> bool {
+        let hot = &mut self.hot[slot];
+        if hot.has(flag::PAUSED | flag::CHOKED) {
+            return true;
+        }
+        if hot.outbox.bytes() <= HARD_BYTES.max(self.config.limits.outbox_high) {
+            return false;
+        }
+        self.choke(slot);
+        true
+    }
+
+    pub(super) fn choke(&mut self, slot: u32) {
+        let id = self.id(slot);
+        self.hot[slot].flags |= flag::CHOKED;
+        self.pauses.push(id);
+    }
+
+    /// Keeps bytes that cannot be read now.
+    pub(crate) fn stash(&mut self, slot: u32, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
+        self.counters.copied_bytes += data.len() as u64;
+        let fresh = self.hot[slot].cold.as_deref().is_none_or(|cold| cold.input.capacity() == 0);
+        let buffer = if fresh { self.spill.take() } else { Vec::new() };
+        let cold = self.hot[slot].cold();
+        if fresh {
+            cold.input = buffer;
+        }
+        cold.input.extend_from_slice(data);
+    }
+
+    /// Takes what was kept.
+    pub(crate) fn unstash(&mut self, slot: u32) -> Option<Vec<u8>> {
+        let cold = self.hot[slot].cold.as_deref_mut()?;
+        if cold.input.is_empty() { None } else { Some(std::mem::take(&mut cold.input)) }
+    }
+
+    // ---- ending ---------------------------------------------------------------------------------------------
+
+    /// Closes the socket without further words.
+    pub(crate) fn force(&mut self, slot: u32) {
+        let id = self.id(slot);
+        let hot = &mut self.hot[slot];
+        if hot.phase != Phase::Dead && hot.phase != Phase::Vacant {
+            hot.phase = Phase::Dead;
+            self.closes.push(id);
+        }
+    }
+
+    /// Drops everything that waits; counted.
+    pub(crate) fn discard_outbox(&mut self, slot: u32) {
+        while let Some(frame) = self.hot[slot].outbox.pop(&mut self.nodes, &self.slab) {
+            self.counters.messages_undelivered += u64::from(self.slab.messages(&frame));
+            self.slab.release(frame);
+        }
+    }
+
+    /// Drops the publications that wait, so that a Close comes next; counted.
+    pub(crate) fn discard_publications(&mut self, slot: u32) {
+        let hot = &mut self.hot[slot];
+        let gone = hot.outbox.drop_publications(&mut self.nodes, &mut self.slab, 0, true);
+        self.counters.messages_undelivered += gone;
+    }
+
+    /// The slot's connection is gone.
+    pub(crate) fn vacate(&mut self, slot: u32) {
+        self.discard_outbox(slot);
+        self.disarm(slot);
+        let generation = self.hot[slot].generation;
+        if let Some(cold) = self.hot[slot].cold.take() {
+            let Cold { assembler, input, .. } = *cold;
+            self.spill.give(input);
+            if let Some(assembler) = assembler {
+                self.spill.give(assembler.into_buffer());
+            }
+        }
+        self.hot[slot] = Hot { generation, ..Hot::default() };
+        self.live -= 1;
+    }
+
+    // ---- timers ---------------------------------------------------------------------------------------------
+
+    pub(crate) fn arm(&mut self, slot: u32, due: u32) {
+        self.wheel.arm(slot, due, &mut HotLinks(&mut self.hot));
+    }
+
+    fn disarm(&mut self, slot: u32) {
+        self.wheel.disarm(slot, &mut HotLinks(&mut self.hot));
+    }
+
+    pub(crate) fn fire(&mut self, budget: &mut u32, fired: &mut Vec<u32>) {
+        self.wheel.advance(self.tick, budget, &mut HotLinks(&mut self.hot), fired);
+    }
+}
+
+struct HotLinks<'a>(&'a mut Paged<Hot>);
+
+impl Links for HotLinks<'_> {
+    fn link(&mut self, slot: u32) -> &mut Link {
+        &mut self.0[slot].timer
+    }
+}

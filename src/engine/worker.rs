@@ -1,0 +1,367 @@
+//! One thread's loop: poll, mail, walks, timers, flush.
+#![forbid(unsafe_code)]
+
+use super::admission::Admission;
+use super::config::Config;
+use super::core::Core;
+use super::counters::Board;
+use super::deadlines::{BUCKETS, TICK};
+use super::error::ConnectError;
+use super::handler::{Handler, Scope};
+use super::hub::Interest;
+use super::lane::{LaneConfig, Receiver, lane};
+use super::mail::{Exchange, Handle, Mail, Port, Ports};
+use super::random::Random;
+use super::session::{Clock, Engine};
+use super::table::Table;
+use super::timer::Wheel;
+use crate::buffer::Paged;
+use crate::driver::{Address, ConnectOptions, Driver, Epoll, ListenOptions, ListenerId, SocketId, Wake};
+use crate::pubsub::{self, Topics};
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+use std::{fmt, io, sync::Arc};
+
+/// Rounds of flushing per turn: what a `writable` or a resumed input queues leaves in the same turn, up to this.
+const FLUSH_ROUNDS: usize = 4;
+
+/// A worker that is not yet on its thread: what the others know of it.
+pub struct WorkerSeed<M> {
+    index: u16,
+    lane: Receiver<Mail<M>>,
+    handle: Handle<M>,
+    board: Arc<Board>,
+    admission: Arc<Admission>,
+    config: Config,
+}
+
+impl<M> fmt::Debug for WorkerSeed<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerSeed").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+/// Prepares workers that know each other, one per waker, and the handle to all of them.
+///
+/// The wakers of the drivers-to-be come first, so that a worker may give itself its own descriptor table later.
+pub fn group<M: Send + 'static>(wakers: &[Arc<dyn Wake>], config: Config) -> (Vec<WorkerSeed<M>>, Handle<M>) {
+    let limits = config.limits;
+    let lanes = LaneConfig { capacity: limits.mail_messages, overflow_bytes: limits.mail_overflow_bytes };
+    let (mut ports, mut receivers) = (Vec::new(), Vec::new());
+    for waker in wakers.iter().cloned() {
+        let (sender, receiver) = lane(lanes, Arc::new(move || waker.wake()));
+        ports.push(Port { lane: sender, board: Arc::default() });
+        receivers.push(receiver);
+    }
+    let boards: Vec<_> = ports.iter().map(|port: &Port<M>| Arc::clone(&port.board)).collect();
+    let handle = Handle { ports: Arc::new(Ports { ports, interest: Interest::new(wakers.len()) }) };
+    let admission = Arc::new(Admission::new(limits.connections, limits.connections_per_ip));
+    let seeds = receivers.into_iter().zip(boards).enumerate();
+    let seeds = seeds.map(|(index, (lane, board))| WorkerSeed {
+        index: index as u16,
+        lane,
+        handle: handle.clone(),
+        board,
+        admission: Arc::clone(&admission),
+        config,
+    });
+    (seeds.collect(), handle)
+}
+
+impl<M: Send + 'static> WorkerSeed<M> {
+    /// Makes the worker, on the thread that will run it.
+    pub fn start<H: Handler<Mail = M>, D: Driver>(self, driver: D, handler: H) -> Worker<H, D> {
+        self.start_at(driver, handler, Instant::now(), None)
+    }
+
+    /// As [`WorkerSeed::start`], with the time and the source of randomness given: for simulations.
+    pub fn start_at<H: Handler<Mail = M>, D: Driver>(
+        self,
+        driver: D,
+        handler: H,
+        now: Instant,
+        seed: Option<u64>,
+    ) -> Worker<H, D> {
+        let WorkerSeed { index, lane, handle, board, admission, config } = self;
+        let alone = handle.ports.ports.len() == 1;
+        let interest = handle.ports.interest.worker(usize::from(index));
+        let table = Table::new(config, Wheel::new(TICK, BUCKETS, now), Random::new(seed), interest, now);
+        let limits =
+            pubsub::Limits { max_subscriptions: config.limits.subscriptions, max_topics: config.limits.topics };
+        let exchange = (!alone).then(|| Arc::clone(&handle.ports) as Arc<dyn Exchange>);
+        let engine = Engine {
+            core: Core::new(index, Topics::new(limits), table, exchange),
+            handler,
+            states: Paged::new(),
+            board,
+            admission,
+            drain: None,
+            clock: Clock::System,
+            scratch: Vec::new(),
+            fired: Vec::with_capacity(config.budgets.timers as usize),
+            completions: 0,
+        };
+        Worker { driver, engine, lane, handle, listeners: Vec::new(), spin: Duration::ZERO, worked: false }
+    }
+}
+
+/// One thread's driver, engine and handler. It does not leave its thread.
+///
+/// Run it with [`Worker::run`], or inside a loop of your own:
+///
+/// ```no_run
+/// # use wingbeat::{*, engine::Worker};
+/// # struct Echo;
+/// # impl Handler for Echo {
+/// #     type State = ();
+/// #     type Mail = Never;
+/// #     fn upgrade(&mut self, _: &mut Scope<'_>, _: &Request<'_>) -> Upgrade<()> { Upgrade::Accept(()) }
+/// #     fn message(&mut self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) { conn.send(message); }
+/// # }
+/// let mut worker = Worker::new(Config::default(), Echo)?;
+/// worker.listen(&"127.0.0.1:9001".parse().unwrap())?;
+/// loop {
+///     // Wait for `worker.as_fd()` to become readable, `worker.next_timeout(now)` at most; then:
+///     worker.turn(std::time::Instant::now())?;
+/// #   break;
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Worker<H: Handler, D: Driver = Epoll> {
+    driver: D,
+    engine: Engine<H>,
+    lane: Receiver<Mail<H::Mail>>,
+    handle: Handle<H::Mail>,
+    listeners: Vec<ListenerId>,
+    spin: Duration,
+    worked: bool,
+}
+
+impl<H: Handler, D: Driver> fmt::Debug for Worker<H, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("core", &self.engine.core).finish_non_exhaustive()
+    }
+}
+
+impl<H: Handler> Worker<H> {
+    /// A worker of its own, on epoll.
+    pub fn new(config: Config, handler: H) -> io::Result<Self> {
+        let driver = Epoll::new(config.driver)?;
+        let (mut seeds, _) = group(&[driver.waker()], config);
+        let seed = seeds.pop().expect("one waker gives one worker");
+        Ok(seed.start(driver, handler))
+    }
+}
+
+impl<H: Handler, D: Driver> Worker<H, D> {
+    /// Listens, and returns the bound address (the port, where 0 was asked for).
+    pub fn listen(&mut self, address: &Address) -> io::Result<Address> {
+        let config = &self.engine.core.table.config;
+        let options = ListenOptions { backlog: config.backlog, reuse_port: config.reuse_port };
+        self.listen_with(address, options)
+    }
+
+    pub(crate) fn listen_with(&mut self, address: &Address, options: ListenOptions) -> io::Result<Address> {
+        let id = self.driver.listen(address, options)?;
+        self.listeners.push(id);
+        Ok(self.driver.local_address(id).unwrap_or_else(|| address.clone()))
+    }
+
+    /// The handle to this worker and those of its group.
+    pub fn handle(&self) -> Handle<H::Mail> {
+        self.handle.clone()
+    }
+
+    /// Lets `act` use the handler and the worker between turns: to connect, publish, send.
+    pub fn with<T>(&mut self, act: impl FnOnce(&mut H, &mut Scope<'_>) -> T) -> T {
+        let answer = act(&mut self.engine.handler, &mut Scope { core: &mut self.engine.core });
+        self.engine.after_callbacks();
+        answer
+    }
+
+    /// The driver, for tests and embedding.
+    pub fn driver(&mut self) -> &mut D {
+        &mut self.driver
+    }
+
+    /// A descriptor that is readable when a turn would find something; none where the driver has none.
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.driver.as_fd()
+    }
+
+    /// How long the next turn may be put off: zero if there is work, none if only the descriptor matters. To be asked
+    /// before each wait on the descriptor: it is here that other threads learn that they have to wake this one.
+    pub fn next_timeout(&mut self, now: Instant) -> Option<Duration> {
+        if self.has_work() || !self.lane.prepare_sleep() {
+            return Some(Duration::ZERO);
+        }
+        self.engine.next_due(now)
+    }
+
+    /// Whether a drain is over: nothing lives any more.
+    pub fn is_drained(&self) -> bool {
+        self.engine.drain.is_some() && self.engine.core.table.live == 0
+    }
+
+    /// Sockets of this worker that exist, those in the opening and closing handshakes included.
+    pub fn sockets(&self) -> u32 {
+        self.engine.core.table.live
+    }
+
+    /// One turn without waiting, at the time `now`.
+    pub fn turn(&mut self, now: Instant) -> io::Result<()> {
+        self.engine.clock = Clock::Told(now);
+        self.poll(Some(Duration::ZERO))?;
+        self.work();
+        Ok(())
+    }
+
+    /// One turn that waits for something to do, `timeout` at most. Reads the system's clock.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.engine.clock = Clock::System;
+        if !self.spin()? {
+            let timeout = match (timeout, self.next_timeout(Instant::now())) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+            self.poll(timeout)?;
+        }
+        self.work();
+        Ok(())
+    }
+
+    /// Turns until a drain is over.
+    pub fn run(mut self) -> io::Result<()> {
+        while !self.is_drained() {
+            self.wait(None)?;
+        }
+        Ok(())
+    }
+
+    /// Looks for work for this long before a turn blocks, if the turn before had some.
+    pub fn set_spin(&mut self, spin: Duration) {
+        self.spin = spin;
+    }
+
+    fn has_work(&self) -> bool {
+        let core = &self.engine.core;
+        core.table.has_work() || !core.topics.is_idle() || !core.dials.is_empty()
+    }
+
+    /// Waking a halted core costs more than looking again a few times. True if there is something to do.
+    fn spin(&mut self) -> io::Result<bool> {
+        if self.spin.is_zero() || !self.worked || self.has_work() {
+            return Ok(false);
+        }
+        let (before, end) = (self.engine.completions, Instant::now() + self.spin);
+        while Instant::now() < end {
+            self.driver.poll(Some(Duration::ZERO), &mut self.engine)?;
+            if self.engine.completions != before || !self.lane.is_empty() {
+                return Ok(true);
+            }
+            std::hint::spin_loop();
+        }
+        Ok(false)
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let before = self.engine.completions;
+        let polled = self.driver.poll(timeout, &mut self.engine);
+        self.lane.awake();
+        self.worked = self.engine.completions != before || !self.lane.is_empty();
+        polled
+    }
+
+    /// The rest of a turn, after the completions.
+    fn work(&mut self) {
+        self.mail();
+        self.engine.advance_timers();
+        self.dial();
+        let mut deliveries = self.engine.core.table.config.budgets.deliveries;
+        for _ in 0..FLUSH_ROUNDS {
+            self.fan_out(&mut deliveries);
+            self.engine.core.table.flush(&mut self.driver);
+            self.engine.core.table.evict();
+            self.callbacks_after_flush();
+            self.pause_and_resume();
+            if self.engine.core.table.dirty.is_empty() && self.engine.core.topics.is_idle() {
+                break;
+            }
+        }
+        self.shut_and_close();
+        self.account();
+    }
+
+    fn mail(&mut self) {
+        for _ in 0..self.engine.core.table.config.budgets.mail {
+            let Some(mail) = self.lane.receive() else { break };
+            self.engine.mail(mail);
+        }
+        if self.engine.drain.is_some() {
+            self.listeners.drain(..).for_each(|listener| self.driver.unlisten(listener));
+        }
+    }
+
+    /// Makes the outgoing connections that callbacks asked for.
+    fn dial(&mut self) {
+        while let Some(dial) = self.engine.core.dials.pop() {
+            let options = ConnectOptions { source: dial.target.source };
+            match self.driver.connect(&dial.target.address, options) {
+                Ok(id) => self.engine.dialled(id, dial),
+                Err(error) => self.engine.dial_failed(dial, ConnectError::Io(error.kind())),
+            }
+        }
+    }
+
+    /// Delivers what publications owe, within the budget of the turn.
+    fn fan_out(&mut self, deliveries: &mut u32) {
+        let core = &mut self.engine.core;
+        if !core.topics.is_idle() && *deliveries > 0 {
+            core.topics.walk(deliveries, &mut core.table);
+        }
+        self.engine.after_callbacks();
+    }
+
+    fn callbacks_after_flush(&mut self) {
+        while let Some(id) = self.engine.core.table.writable.pop() {
+            if self.engine.core.table.is_open(id) {
+                self.engine.call(id.slot, |handler, conn, state| handler.writable(conn, state));
+            }
+        }
+        self.engine.after_callbacks();
+    }
+
+    fn pause_and_resume(&mut self) {
+        while let Some(id) = self.engine.core.table.pauses.pop() {
+            if self.engine.holds(id) {
+                self.driver.pause(id);
+            }
+        }
+        let mut resumes: Vec<SocketId> = std::mem::take(&mut self.engine.core.table.resumes);
+        for id in resumes.drain(..) {
+            if self.engine.resume(id) {
+                self.driver.resume(id);
+            }
+        }
+        let planned = &mut self.engine.core.table.resumes;
+        resumes.append(planned);
+        *planned = resumes;
+    }
+
+    fn shut_and_close(&mut self) {
+        let table = &mut self.engine.core.table;
+        table.shutdowns.drain(..).for_each(|id| self.driver.shutdown(id));
+        table.closes.drain(..).for_each(|id| self.driver.close(id));
+    }
+
+    fn account(&mut self) {
+        let core = &mut self.engine.core;
+        let counters = &mut core.table.counters;
+        counters.turns += 1;
+        counters.open = u64::from(core.table.open);
+        counters.frames_live = u64::from(core.table.slab.live());
+        counters.frame_bytes = core.table.slab.live_bytes() as u64;
+        counters.topics = core.topics.len() as u64;
+        self.engine.board.publish(counters, self.driver.counters());
+    }
+}

@@ -1,0 +1,248 @@
+//! A server: listeners, one worker per thread, and the handle to all of them.
+#![forbid(unsafe_code)]
+
+use crate::driver::{Address, EpollSeed, ListenOptions, is_port_free};
+use crate::engine::{Config, Drain, Full, Handle, Handler, Worker, WorkerSeed, group};
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::{io, time::Duration};
+
+/// Something that names an address to listen on: `"127.0.0.1:4000"`, `"[::1]:0"`, `"unix:/run/app.sock"`, a
+/// [`SocketAddr`] or an [`Address`].
+pub trait ToAddress {
+    /// The address, or `InvalidInput`.
+    fn to_address(&self) -> io::Result<Address>;
+}
+
+impl ToAddress for str {
+    fn to_address(&self) -> io::Result<Address> {
+        self.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+    }
+}
+
+impl ToAddress for String {
+    fn to_address(&self) -> io::Result<Address> {
+        self.as_str().to_address()
+    }
+}
+
+impl ToAddress for SocketAddr {
+    fn to_address(&self) -> io::Result<Address> {
+        Ok(Address::from(*self))
+    }
+}
+
+impl ToAddress for Address {
+    fn to_address(&self) -> io::Result<Address> {
+        Ok(self.clone())
+    }
+}
+
+impl<T: ToAddress + ?Sized> ToAddress for &T {
+    fn to_address(&self) -> io::Result<Address> {
+        (**self).to_address()
+    }
+}
+
+/// A server that is being set up.
+///
+/// ```no_run
+/// use wingbeat::{Conn, Handler, Message, Never, Request, Scope, Server, Upgrade};
+///
+/// struct Echo;
+/// impl Handler for Echo {
+///     type State = ();
+///     type Mail = Never;
+///     fn upgrade(&mut self, _: &mut Scope<'_>, _: &Request<'_>) -> Upgrade<()> { Upgrade::Accept(()) }
+///     fn message(&mut self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) { conn.send(message); }
+/// }
+///
+/// Server::bind("127.0.0.1:9001")?.workers(4).serve(|_worker| Echo)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Server {
+    addresses: Vec<Address>,
+    workers: usize,
+    config: Config,
+}
+
+impl Server {
+    /// A server that listens on `address`. Nothing is bound before [`Server::serve`] or [`Server::spawn`].
+    ///
+    /// # Errors
+    /// `InvalidInput` for something that is no address.
+    pub fn bind(address: impl ToAddress) -> io::Result<Server> {
+        Ok(Server { addresses: vec![address.to_address()?], workers: cpus(), config: Config::default() })
+    }
+
+    /// Listens on another address as well.
+    pub fn listen(mut self, address: impl ToAddress) -> io::Result<Server> {
+        self.addresses.push(address.to_address()?);
+        Ok(self)
+    }
+
+    /// Threads, each with its own event loop and handler. Default: the CPUs that this process may run on. A Unix socket
+    /// cannot be shared between them: worker 0 serves it.
+    pub fn workers(mut self, workers: usize) -> Server {
+        self.workers = workers.clamp(1, usize::from(u16::MAX));
+        self
+    }
+
+    /// Limits, budgets, sizes.
+    pub fn config(mut self, config: Config) -> Server {
+        self.config = config;
+        self
+    }
+
+    /// Serves on threads of its own until a drain through [`Handle::drain`] is over; `make` is called once on each
+    /// worker's thread. Blocks.
+    ///
+    /// # Errors
+    /// What the kernel said to binding; `AddrInUse` for a port that another process holds.
+    pub fn serve<H: Handler>(self, make: impl Fn(usize) -> H + Send + Sync + 'static) -> io::Result<()> {
+        self.spawn(make)?.join()
+    }
+
+    /// As [`Server::serve`], and returns as soon as every worker listens.
+    pub fn spawn<H: Handler>(self, make: impl Fn(usize) -> H + Send + Sync + 'static) -> io::Result<Running<H::Mail>> {
+        let addresses = self.addresses.iter().map(|address| self.probe(address)).collect::<io::Result<Vec<_>>>()?;
+        let drivers = (0..self.workers).map(|_| EpollSeed::new(self.config.driver)).collect::<io::Result<Vec<_>>>()?;
+        let wakers: Vec<_> = drivers.iter().map(EpollSeed::waker).collect();
+        let (seeds, handle) = group(&wakers, self.config);
+        let (make, (ready, started)) = (Arc::new(make), mpsc::channel());
+        let mut running = Running { addresses: Vec::new(), handle, threads: Vec::new() };
+        for (index, (seed, driver)) in seeds.into_iter().zip(drivers).enumerate() {
+            let part = Part { index, workers: self.workers, config: self.config, addresses: addresses.clone() };
+            let (make, ready) = (Arc::clone(&make), ready.clone());
+            let body = move || part.run(seed, driver, &*make, &ready);
+            running.threads.push(thread::Builder::new().name(format!("wingbeat-{index}")).spawn(body)?);
+        }
+        drop(ready);
+        running.addresses = addresses;
+        for outcome in started {
+            let (index, bound) = outcome.inspect_err(|_| running.abandon())?;
+            if index == 0 {
+                running.addresses = bound;
+            }
+        }
+        Ok(running)
+    }
+
+    /// Finds a port that is in use, which `SO_REUSEPORT` would hide, and gives port 0 a number that all workers share.
+    fn probe(&self, address: &Address) -> io::Result<Address> {
+        match address {
+            Address::Tcp(address) if !self.config.reuse_port || address.port() == 0 => {
+                is_port_free(*address).map(Address::Tcp)
+            }
+            address => Ok(address.clone()),
+        }
+    }
+}
+
+fn cpus() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+type Started = io::Result<(usize, Vec<Address>)>;
+
+/// What one worker's thread needs to begin.
+struct Part {
+    index: usize,
+    workers: usize,
+    config: Config,
+    addresses: Vec<Address>,
+}
+
+impl Part {
+    fn run<H: Handler>(
+        self,
+        seed: WorkerSeed<H::Mail>,
+        driver: EpollSeed,
+        make: &dyn Fn(usize) -> H,
+        ready: &mpsc::Sender<Started>,
+    ) -> io::Result<()> {
+        match self.start(seed, driver, make) {
+            Ok((worker, bound)) => {
+                let _ = ready.send(Ok((self.index, bound)));
+                worker.run()
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                Ok(())
+            }
+        }
+    }
+
+    fn start<H: Handler>(
+        &self,
+        seed: WorkerSeed<H::Mail>,
+        driver: EpollSeed,
+        make: &dyn Fn(usize) -> H,
+    ) -> io::Result<(Worker<H>, Vec<Address>)> {
+        if self.config.own_descriptor_table {
+            // Before any connection of this worker exists, after every waker does.
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES)?;
+        }
+        let mut worker = seed.start(driver.start(), make(self.index));
+        if self.workers < cpus() {
+            worker.set_spin(self.config.spin);
+        }
+        let reuse_port = self.config.reuse_port || self.workers > 1;
+        let options = ListenOptions { backlog: self.config.backlog, reuse_port };
+        let mine = |address: &&Address| self.index == 0 || matches!(address, Address::Tcp(_));
+        let bound = self.addresses.iter().filter(mine).map(|address| worker.listen_with(address, options));
+        let bound = bound.collect::<io::Result<Vec<_>>>()?;
+        Ok((worker, bound))
+    }
+}
+
+/// A server that runs on threads of its own.
+#[derive(Debug)]
+pub struct Running<M> {
+    addresses: Vec<Address>,
+    handle: Handle<M>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+}
+
+impl<M: Send + 'static> Running<M> {
+    /// The bound addresses, in the order they were asked for.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The first address, if it is a TCP one.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match self.addresses.first()? {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
+        }
+    }
+
+    /// The handle for other threads.
+    pub fn handle(&self) -> &Handle<M> {
+        &self.handle
+    }
+
+    /// Starts a drain; see [`Handle::drain`].
+    pub fn drain(&self, plan: Drain) -> Result<(), Full> {
+        self.handle.drain(plan)
+    }
+
+    /// Waits for every worker to end, which they do after a drain.
+    pub fn join(self) -> io::Result<()> {
+        let mut outcome = Ok(());
+        for thread in self.threads {
+            let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked outside a handler")));
+            outcome = outcome.and(ended);
+        }
+        outcome
+    }
+
+    /// Ends workers that had begun when another could not.
+    fn abandon(&mut self) {
+        let _ = self.handle.drain(Drain { deadline: Duration::ZERO, ..Drain::default() });
+    }
+}
