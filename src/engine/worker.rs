@@ -195,7 +195,7 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         if self.has_work() || !self.lane.prepare_sleep() {
             return Some(Duration::ZERO);
         }
-        self.engine.next_due(now)
+        [self.engine.next_due(now), self.driver.longest_wait()].into_iter().flatten().min()
     }
 
     /// Whether a drain is over: nothing lives any more.
