@@ -70,3 +70,4 @@
 //! # Where `unsafe` is
 //!
 //! Nowhere in the library. Every file forbids it; system calls go through mio, socket2, rustix and nix.
+#![forbid(unsafe_code)]

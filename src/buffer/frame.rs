@@ -213,7 +213,7 @@ impl FrameSlab {
         self.live_bytes -= capacity;
         let mut list = CLASSES.iter().rposition(|&class| class <= capacity).unwrap_or(BARE);
         let too_large = capacity > CLASSES[BARE - 1];
-        if too_large || list >= 2 && list < BARE && self.idle_large_bytes + capacity > self.keep_large_bytes {
+        if too_large || (2..BARE).contains(&list) && self.idle_large_bytes + capacity > self.keep_large_bytes {
             list = BARE;
         }
         if list == BARE {
