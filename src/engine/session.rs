@@ -408,8 +408,8 @@ impl<H: Handler> Engine<H> {
         self.core.table.counters.mail += 1;
         match mail {
             Mail::Publish(parcel) => {
-                let (topic, message) = parcel.open();
-                self.core.publish_here(topic, None, message);
+                let (topic, key, message) = parcel.open();
+                self.core.publish_here(topic, None, key, message);
             }
             Mail::Send { id, kind, payload } if self.core.table.is_open(id) => {
                 self.core.send(id.slot, Message { kind, payload: &payload });
