@@ -3,17 +3,21 @@
 
 use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub const SERVER_CORE: usize = 0;
 pub const CLIENT_CORE: usize = 1;
+/// Enough for a full measurement with a fresh port per run.
+const PORTS: Range<u16> = 20_000..32_000;
 const READY_WITHIN: Duration = Duration::from_secs(10);
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 
@@ -74,9 +78,7 @@ impl Server {
     /// # Errors
     /// When it does not start, or does not listen in time.
     pub fn start(program: &Program) -> io::Result<Self> {
-        // Found here rather than by port 0, so that no server needs to resolve it.
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let address = format!("127.0.0.1:{port}");
+        let address = format!("127.0.0.1:{}", unused_port()?);
         let mut command = Command::new(&program.path);
         command.args(&program.arguments).args(["--bind", &address]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -128,6 +130,23 @@ impl Drop for Server {
         // Already gone is as good.
         let _killed = self.child.kill();
         let _status = self.child.wait();
+    }
+}
+
+/// A port that this runner has not used before and nobody has: below the range that clients connect from, where a port
+/// that was free a moment ago may be a connection's by now.
+fn unused_port() -> io::Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(PORTS.start);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        if !PORTS.contains(&port) {
+            return Err(io::Error::other("no port is left to listen on"));
+        }
+        // Without SO_REUSEADDR, so that connections which linger from an earlier measurement count as use.
+        let probe = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        if probe.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).is_ok() {
+            return Ok(port);
+        }
     }
 }
 
