@@ -125,7 +125,7 @@ pub fn publish_row(peer: &str, pairs: &[Pair<Disturbance>], subscribers: u32, go
 
 /// In place of a row that could not be measured; the reason goes to standard error.
 pub fn failed_row(load: &str, peer: &str) {
-    println!("| {load} | {peer} | **failed** |");
+    println!("| {load}, {peer}: **failed** |");
 }
 
 /// A goal counts as reached when the interval touches it.
