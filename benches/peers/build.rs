@@ -1,4 +1,5 @@
-//! Compiles the uWebSockets peer from the sources that the crate `libuwebsockets-sys` carries, outside its registry folder.
+//! Compiles the uWebSockets peer from the sources that the crate `libuwebsockets-sys` carries, outside its
+//! registry folder.
 //! Without a C++ compiler or zlib the other peers still build: the runner then says why `uws` is missing.
 #![forbid(unsafe_code)]
 

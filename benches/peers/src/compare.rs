@@ -173,14 +173,16 @@ impl Bench {
     ) -> Result<(Outcome, Outcome), Box<dyn Error>> {
         let server = Server::start(program)?;
         let background = beside.start(&self.wingbeat, &server)?;
-        server.wait_for_descriptors(subscribers as usize)?;
         let mut load = Load::new("echo", ECHO, STEADY_CONNECTIONS, self.duration);
         load.payload = Some(FANOUT_PAYLOAD);
         load.rate = Some(STEADY_RATE);
         load.niceness = STEADY_NICENESS;
-        let steady = load.run(&self.wingbeat, &server)?;
+        let ramped = server.wait_for_descriptors(subscribers as usize);
+        let steady = ramped.map_err(Into::into).and_then(|()| load.run(&self.wingbeat, &server));
+        // Ended in any case: left alone it would disturb the runs that follow.
         background.interrupt();
-        Ok((steady, background.finish()?))
+        let background = background.finish();
+        Ok((steady?, background?))
     }
 
     fn outcome(&self, program: &Program, load: &Load) -> Result<Outcome, Box<dyn Error>> {

@@ -1,4 +1,5 @@
-//! What the Rust peers share: how they listen. Every peer takes `--bind ADDR` and prints `listening on ADDR` when it is ready.
+//! What the Rust peers share: how they listen. Every peer takes `--bind ADDR` and prints `listening on ADDR` when it is
+//! ready.
 #![forbid(unsafe_code)]
 
 use socket2::{Domain, Protocol, Socket, Type};

@@ -31,7 +31,7 @@ pub fn pin(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &cores)?)
 }
 
-/// Starts `command` on one core with a niceness, from a thread of its own because a child inherits both from its thread.
+/// Starts `command` on one core with a niceness; from a thread of its own, because a child inherits both from its thread.
 ///
 /// # Errors
 /// When the program, the core or (for a negative niceness) the right is missing.
@@ -40,8 +40,7 @@ pub fn spawn(command: &mut Command, core: usize, niceness: i32) -> io::Result<Ch
         let start = || {
             pin(core)?;
             if niceness != 0 {
-                let refused =
-                    |error| io::Error::new(io::Error::from(error).kind(), "priority needs CAP_SYS_NICE (root)");
+                let refused = |error: rustix::io::Errno| io::Error::new(error.kind(), "priority needs CAP_SYS_NICE");
                 setpriority_process(None, niceness).map_err(refused)?;
             }
             command.spawn()
@@ -187,7 +186,8 @@ impl Sampler {
         let thread = thread::spawn(move || {
             let mut samples = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
-                samples.extend(Sample::of(pid));
+                let Some(sample) = Sample::of(pid) else { break };
+                samples.push(sample);
                 thread::sleep(SAMPLE_EVERY);
             }
             samples

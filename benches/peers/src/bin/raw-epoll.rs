@@ -233,6 +233,7 @@ fn upgrade(request: &[u8]) -> Option<String> {
     let key = headers.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"))?.1.trim();
     let accept = STANDARD.encode(Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize());
     Some(format!(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
     ))
 }
