@@ -31,7 +31,7 @@ pub fn pin(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &cores)?)
 }
 
-/// Starts `command` on one core with a niceness; from a thread of its own, because a child inherits both from its thread.
+/// Starts `command` on one core with a niceness, from a thread of its own: a child inherits both from its thread.
 ///
 /// # Errors
 /// When the program, the core or (for a negative niceness) the right is missing.
