@@ -460,3 +460,72 @@ fn token(id: SocketId) -> Token {
 fn socket_id(token: Token) -> SocketId {
     SocketId { slot: token.0 as u32, generation: (token.0 as u64 >> 32) as u32 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::sockopt::tcp_nodelay;
+
+    #[derive(Default)]
+    struct Count {
+        accepted: Option<SocketId>,
+        connected: bool,
+    }
+
+    impl CompletionSink for Count {
+        fn complete(&mut self, completion: Completion<'_>) {
+            match completion {
+                Completion::Accepted { id, .. } => self.accepted = Some(id),
+                Completion::Connected { .. } => self.connected = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// A driver with a connection to itself: the outgoing socket and the accepted one.
+    fn pair() -> (Epoll, SocketId, SocketId) {
+        let mut driver = Epoll::new(DriverConfig::default()).unwrap();
+        let options = ListenOptions { backlog: 8, reuse_port: false };
+        let listener = driver.listen(&"127.0.0.1:0".parse().unwrap(), options).unwrap();
+        let address = driver.local_address(listener).unwrap();
+        let near = driver.connect(&address, ConnectOptions::default()).unwrap();
+        let mut seen = Count::default();
+        while !seen.connected || seen.accepted.is_none() {
+            driver.poll(Some(Duration::from_millis(100)), &mut seen).unwrap();
+        }
+        (driver, near, seen.accepted.unwrap())
+    }
+
+    #[test]
+    fn accepted_and_outgoing_sockets_do_not_delay() {
+        let (driver, near, far) = pair();
+        for id in [near, far] {
+            assert!(tcp_nodelay(driver.sockets.slots[id.slot].fd.as_ref().unwrap()).unwrap());
+        }
+    }
+
+    #[test]
+    fn events_of_an_older_generation_are_discarded_and_counted() {
+        let (mut driver, near, far) = pair();
+        // A duplicate keeps the socket in epoll beyond its close: what a forked child would do.
+        let duplicate = driver.sockets.slots[near.slot].fd.as_ref().unwrap().try_clone().unwrap();
+        driver.close(near);
+        driver.poll(Some(Duration::ZERO), &mut Count::default()).unwrap();
+        rustix::net::send(driver.sockets.slots[far.slot].fd.as_ref().unwrap(), b"late", SendFlags::NOSIGNAL).unwrap();
+        struct Nothing;
+        impl CompletionSink for Nothing {
+            fn complete(&mut self, completion: Completion<'_>) {
+                panic!("{completion:?}");
+            }
+        }
+        driver.poll(Some(Duration::from_millis(100)), &mut Nothing).unwrap();
+        assert_eq!(driver.counters().stale, 1);
+        drop(duplicate);
+    }
+
+    #[test]
+    fn tokens_keep_slot_and_generation_apart() {
+        let id = SocketId { slot: LISTENERS - 1, generation: u32::MAX };
+        assert_eq!(socket_id(token(id)), id);
+    }
+}
