@@ -417,12 +417,11 @@ pub(crate) fn port_zero_is_resolved_and_ports_collide(net: impl Backend) {
     let mut other = world.net.driver(DriverConfig::default());
     other.listen(&shared_address, shared).unwrap();
     let peers: Vec<_> = (0..40).map(|_| world.net.try_connect(&shared_address).unwrap()).collect();
-    let mut log = crate::harness::World::<_>::new(world.net);
-    std::mem::swap(&mut log.driver, &mut other);
-    log.settle();
-    let theirs = log.accepted().len();
-    std::mem::swap(&mut log.driver, &mut world.driver);
-    log.until(|log| log.accepted().len() == peers.len());
+    std::mem::swap(&mut world.driver, &mut other);
+    world.settle();
+    let theirs = world.accepted().len();
+    std::mem::swap(&mut world.driver, &mut other);
+    world.until(|world| world.accepted().len() == peers.len());
     assert!(theirs > 0 && theirs < peers.len(), "connections are spread: {theirs}");
 }
 

@@ -34,8 +34,10 @@ use std::{
 const LISTENERS: u32 = 1 << 31;
 const WAKER: u32 = u32::MAX;
 
-/// A batch of several frames is copied together up to this size: cheaper than handing 64 pieces to the kernel.
-const GATHER: usize = 16 << 10;
+/// A batch of several frames is copied together up to this size. Measured on loopback, copying and `send` against
+/// `sendmsg` with the pieces: 16 x 64 B 0.93 and 1.18 us, 64 x 256 B 2.1 and 2.7, 64 x 1 KiB 11.0 and 15.7,
+/// 4 x 16 KiB equal. So it never loses; the bound keeps the copy within the cache.
+const GATHER: usize = 64 << 10;
 
 /// The driver on epoll.
 ///
@@ -58,7 +60,8 @@ struct Sockets {
 }
 
 impl Epoll {
-    /// A driver without sockets.
+    /// A driver without sockets. A worker that is to have a descriptor table of its own makes its driver first (wakers
+    /// are used by other threads), then unshares the table, then listens.
     ///
     /// # Errors
     /// No descriptor or memory is left for the epoll instance and the waker.
