@@ -197,7 +197,8 @@ fn bind_unix(socket: &Socket, path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether the file is a socket that nobody listens on.
+/// Whether the file is a socket that nobody listens on. Only a connect can tell: a listener that is alive sees one
+/// connection come and go.
 fn is_stale(path: &Path, address: &SockAddr) -> bool {
     // A connect to a regular file is refused just so: that one is somebody's data.
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());

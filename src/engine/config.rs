@@ -18,6 +18,9 @@ pub enum SlowConsumer {
     DropNewest,
     /// Drop what has waited longest, keep what comes.
     DropOldest,
+    /// Of publications with the same topic and key ([`Scope::publish_keyed`](super::Scope::publish_keyed)) keep the newest
+    /// alone. If that is still too much, close with 1013. For state that is superseded: prices, positions.
+    Conflate,
 }
 
 /// Numbers that are enforced. Each has a consequence that the peer or the caller sees.

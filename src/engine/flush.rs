@@ -85,9 +85,6 @@ impl Table {
     /// Nothing waits any more.
     fn drained(&mut self, slot: u32) {
         let id = self.id(slot);
-        if let Some(pong) = self.hot[slot].cold.as_deref_mut().and_then(|cold| cold.pong.take()) {
-            self.control(slot, Opcode::Pong, &pong);
-        }
         self.below_low(slot);
         let hot = &mut self.hot[slot];
         if hot.phase == Phase::Finishing {
@@ -100,7 +97,10 @@ impl Table {
                 self.shutdowns.push(id);
             }
         } else if hot.phase == Phase::Open {
-            hot.shed_cold();
+            if let Some(pong) = hot.cold.as_deref_mut().and_then(|cold| cold.pong.take()) {
+                self.control(slot, Opcode::Pong, &pong);
+            }
+            self.hot[slot].shed_cold();
         }
     }
 

@@ -18,22 +18,23 @@ pub(crate) struct Parcel {
     bytes: Arc<[u8]>,
     topic_len: u32,
     kind: MessageKind,
+    key: u64,
 }
 
 impl Parcel {
     /// `scratch` is kept by the caller, so that the parcel costs one allocation.
-    pub(crate) fn new(scratch: &mut Vec<u8>, topic: &str, message: Message<'_>) -> Self {
+    pub(crate) fn new(scratch: &mut Vec<u8>, topic: &str, key: u64, message: Message<'_>) -> Self {
         scratch.clear();
         scratch.extend_from_slice(topic.as_bytes());
         scratch.extend_from_slice(message.payload);
-        Parcel { bytes: Arc::from(&scratch[..]), topic_len: topic.len() as u32, kind: message.kind }
+        Parcel { bytes: Arc::from(&scratch[..]), topic_len: topic.len() as u32, kind: message.kind, key }
     }
 
-    /// Topic and message.
-    pub(crate) fn open(&self) -> (&str, Message<'_>) {
+    /// Topic, key and message.
+    pub(crate) fn open(&self) -> (&str, u64, Message<'_>) {
         let (topic, payload) = self.bytes.split_at(self.topic_len as usize);
         let topic = std::str::from_utf8(topic).expect("a parcel is made from a str");
-        (topic, Message { kind: self.kind, payload })
+        (topic, self.key, Message { kind: self.kind, payload })
     }
 
     fn size(&self) -> usize {
@@ -56,7 +57,14 @@ pub(crate) enum Mail<M> {
 pub(crate) trait Exchange: Send + Sync {
     /// Sends a publication to every worker that may have subscribers, but for `except`, which has served its own.
     /// `scratch` is kept by the caller.
-    fn spread(&self, except: Option<usize>, topic: &str, message: Message<'_>, scratch: &mut Vec<u8>) -> Published;
+    fn spread(
+        &self,
+        except: Option<usize>,
+        topic: &str,
+        key: u64,
+        message: Message<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> Published;
 }
 
 /// What the other threads know of a worker.
@@ -78,11 +86,18 @@ impl<M: Send> Ports<M> {
 }
 
 impl<M: Send> Exchange for Ports<M> {
-    fn spread(&self, except: Option<usize>, topic: &str, message: Message<'_>, scratch: &mut Vec<u8>) -> Published {
+    fn spread(
+        &self,
+        except: Option<usize>,
+        topic: &str,
+        key: u64,
+        message: Message<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> Published {
         let mut published = Published::default();
         let mut parcel = None;
         for worker in self.interest.workers(self.interest.hash(topic)).filter(|&worker| Some(worker) != except) {
-            let parcel = parcel.get_or_insert_with(|| Parcel::new(scratch, topic, message));
+            let parcel = parcel.get_or_insert_with(|| Parcel::new(scratch, topic, key, message));
             match self.post(worker, Mail::Publish(parcel.clone()), parcel.size()) {
                 Ok(()) => published.workers += 1,
                 Err(Full) => published.refused += 1,
@@ -116,7 +131,12 @@ impl<M: Send + 'static> Handle<M> {
     /// Publishes to every subscriber of a topic. [`Published::refused`] tells how many workers had no room: their
     /// subscribers miss it. Cost: one allocation, and one mail per worker that may have subscribers.
     pub fn publish(&self, topic: &str, message: Message<'_>) -> Published {
-        self.ports.spread(None, topic, message, &mut Vec::new())
+        self.publish_keyed(topic, 0, message)
+    }
+
+    /// As [`Handle::publish`], about `key`; see [`Scope::publish_keyed`](super::Scope::publish_keyed).
+    pub fn publish_keyed(&self, topic: &str, key: u64, message: Message<'_>) -> Published {
+        self.ports.spread(None, topic, key, message, &mut Vec::new())
     }
 
     /// Sends a message to one connection. It is dropped, and counted, if the connection is gone by then.

@@ -11,7 +11,9 @@ use super::handler::{Conn, Handler, Message, Scope};
 use super::mail::Mail;
 use crate::buffer::Paged;
 use crate::driver::{Completion, CompletionSink, SocketId};
-use crate::proto::{Assembler, CloseCode, ControlKind, Event, MessageKind, Opcode, ProtoError, parse_close};
+use crate::proto::{
+    Assembler, CloseCode, ControlKind, Event, MAX_CLOSE_REASON, MessageKind, Opcode, ProtoError, parse_close,
+};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{sync::Arc, time::Instant};
 
@@ -241,7 +243,8 @@ impl<H: Handler> Engine<H> {
         let mut len = 0;
         if let Some(code) = code {
             payload[..2].copy_from_slice(&code.get().to_be_bytes());
-            let reason = &reason[..reason.floor_char_boundary(123)];
+            let cut = (0..=reason.len().min(MAX_CLOSE_REASON)).rev().find(|&at| reason.is_char_boundary(at));
+            let reason = &reason[..cut.unwrap_or(0)];
             payload[2..2 + reason.len()].copy_from_slice(reason.as_bytes());
             len = 2 + reason.len();
         }
@@ -405,8 +408,8 @@ impl<H: Handler> Engine<H> {
         self.core.table.counters.mail += 1;
         match mail {
             Mail::Publish(parcel) => {
-                let (topic, message) = parcel.open();
-                self.core.publish_here(topic, None, message);
+                let (topic, key, message) = parcel.open();
+                self.core.publish_here(topic, None, key, message);
             }
             Mail::Send { id, kind, payload } if self.core.table.is_open(id) => {
                 self.core.send(id.slot, Message { kind, payload: &payload });
