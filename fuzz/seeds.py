@@ -132,9 +132,36 @@ TOPICS = {
                      *[(CLOSE, c, 0) for c in (0, 1)], (SUBSCRIBE, 2, 4), (PUBLISH, 0, 0)),
 }
 
+CONNECT, COMMAND, MISBEHAVE, END, STALL, FAULTS, ADVANCE, HANDLE, TURNS = 0, 1, 8, 9, 10, 11, 12, 13, 14
+ECHO, JOIN, LEAVE, SAY, TELL, QUIT = range(6)  # what a command's second operand says, by its remainder of 6
+
+
+def workers(settings, *operations):
+    return bytes([1, settings]) + b"".join(bytes(operation) for operation in operations)
+
+
+MEET = [(CONNECT, c, c) for c in range(6)] + [(TURNS, 0, 3)]
+ALL_JOIN = [(COMMAND, c, JOIN) for c in range(6)] + [(TURNS, 0, 3)]
+WORKERS = {
+    "echo": workers(0, *MEET, *[(COMMAND, c | 8, ECHO + 60) for c in range(6)] * 3, (TURNS, 0, 7)),
+    "echo-cut": workers(4, (FAULTS, 0, 1), *MEET, *[(COMMAND, c, ECHO + 240) for c in range(6)] * 3, (TURNS, 0, 7)),
+    "publish": workers(0, *MEET, *ALL_JOIN, *[(COMMAND, c, SAY) for c in range(6)] * 2, (COMMAND, 0, ECHO),
+                       (COMMAND, 1, TELL), (HANDLE, 0, 5), (COMMAND, 2, LEAVE), (TURNS, 0, 7)),
+    "small-limits": workers(8, *MEET, *ALL_JOIN, *[(COMMAND, c, SAY + 120) for c in range(6)] * 5, (TURNS, 0, 7)),
+    "slow": workers(8 | 4 | 1, *MEET, *ALL_JOIN, (STALL, 2, 1), *[(COMMAND, 0, SAY + 120), (TURNS, 0, 1)] * 20,
+                    (STALL, 2, 0), (TURNS, 0, 7)),
+    "slow-drop-oldest": workers(8 | 4 | 2, *MEET, *ALL_JOIN, (STALL, 2, 1), *[(COMMAND, 0, SAY + 120), (TURNS, 0, 1)] * 20),
+    "slow-disconnect": workers(8 | 4, *MEET, *ALL_JOIN, (STALL, 2, 1), *[(COMMAND, 0, SAY + 120), (TURNS, 0, 1)] * 20),
+    "bad": workers(0, *MEET, *[(MISBEHAVE, c, c) for c in range(6)], (TURNS, 0, 7)),
+    "ends": workers(0, *MEET, *ALL_JOIN, *[(END, c, c) for c in range(3)], (COMMAND, 4, SAY), (COMMAND, 5, QUIT), (TURNS, 0, 7)),
+    "hostile": workers(0, (FAULTS, 0, 2), *MEET, *ALL_JOIN, *[(COMMAND, c, SAY) for c in range(6)] * 6, (TURNS, 0, 7)),
+    "idle": workers(0, *MEET, (ADVANCE, 0, 210), (TURNS, 0, 1), (ADVANCE, 0, 150), (TURNS, 0, 7)),
+}
+
 seeds("frame_decoder", FRAMES)
 seeds("message_reader", FRAMES)
 seeds("handshake_request", REQUESTS)
 seeds("handshake_response", RESPONSES)
 seeds("extensions", EXTENSIONS)
 seeds("topic_ops", TOPICS)
+seeds("worker_sim", WORKERS)

@@ -7,10 +7,12 @@ mod handshake;
 mod input;
 mod naive;
 mod topics;
+mod workers;
 
 pub use frames::{frame_decoder, message_reader};
 pub use handshake::{extensions, handshake_request, handshake_response};
 pub use topics::topic_ops;
+pub use workers::worker_sim;
 
 #[cfg(test)]
 mod tests {
@@ -47,5 +49,5 @@ mod tests {
         };
     }
 
-    replay! { frame_decoder message_reader handshake_request handshake_response extensions topic_ops }
+    replay! { frame_decoder message_reader handshake_request handshake_response extensions topic_ops worker_sim }
 }
