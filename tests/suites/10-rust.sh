@@ -2,7 +2,10 @@
 # shellcheck shell=bash
 
 suite fmt "rustfmt finds nothing to change"
-suite_fmt() { cargo fmt --all --check; }
+suite_fmt() {
+  cargo fmt --all --check
+  rustfmt --check --config-path . fuzz/src/*.rs fuzz/fuzz_targets/*.rs
+}
 
 suite clippy "no warning from clippy or rustc, with every set of features"
 suite_clippy() {

@@ -2,8 +2,6 @@
 # shellcheck shell=bash
 
 if [ -f fuzz/Cargo.toml ]; then
-  fuzz_targets() { sed -n 's/^name = "\(.*\)" # fuzz target$/\1/p' fuzz/Cargo.toml; }
-
   suite fuzz-corpus "the seeds and every kept finding replayed by the fuzz targets, on stable"
   suite_fuzz_corpus() { cargo test --manifest-path fuzz/Cargo.toml; }
 
@@ -13,7 +11,7 @@ if [ -f fuzz/Cargo.toml ]; then
     local seconds=10 target runs=()
     ! full || seconds=60
     cargo +nightly fuzz build
-    for target in $(fuzz_targets); do
+    for target in $(cargo +nightly fuzz list); do
       cargo +nightly fuzz run "$target" -- -max_total_time=$seconds -print_final_stats=1 2>&1 | tee "$TARGET/tests/fuzz.out"
       runs+=("$target $(sed -n 's/^stat::number_of_executed_units: *//p' "$TARGET/tests/fuzz.out")")
     done
