@@ -146,7 +146,8 @@ impl Machine {
     }
 
     fn turn(&mut self) {
-        for worker in &mut self.workers {
+        // As in `Worker::run`: a worker that has drained turns no more.
+        for worker in self.workers.iter_mut().filter(|worker| !worker.is_drained()) {
             let now = self.net.now();
             worker.turn(now).expect("the simulated kernel has no errors of its own");
         }
