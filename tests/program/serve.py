@@ -237,7 +237,7 @@ class Topics(unittest.TestCase):
 
 
 class SlowConsumers(unittest.TestCase):
-    MESSAGES, SIZE = 1_000, 64 * 1024  # more than the kernel's buffers of both ends hold
+    MESSAGES, SIZE = 3_000, 8 * 1024  # more than the kernel's buffers of both ends hold, each far below the high watermark
 
     def flood(self, policy):
         """What a subscriber that slept through a flood still gets: message numbers, and how it ended."""
