@@ -158,7 +158,7 @@ impl<H: Handler> Engine<H> {
         let Some(Draining { plan, cursor, deadline }) = self.drain.take() else { return };
         let over = deadline.wrapping_sub(self.core.table.tick) as i32 <= 0;
         let capacity = self.core.table.hot.capacity() as u32;
-        let (mut at, mut left) = (cursor, plan.batch);
+        let (mut at, mut left) = (if over { 0 } else { cursor }, plan.batch);
         while at < capacity && (left > 0 || over) {
             left -= u32::from(self.drain_one(at, plan.code, over)).min(left);
             at += 1;
