@@ -117,7 +117,7 @@ impl Server {
         for (index, (seed, driver)) in seeds.into_iter().zip(drivers).enumerate() {
             let part = Part { index, workers: self.workers, config: self.config, addresses: addresses.clone() };
             let (make, ready) = (Arc::clone(&make), ready.clone());
-            let body = move || part.run(seed, driver, &*make, &ready);
+            let body = move || part.run(seed, driver, &*make, ready);
             running.threads.push(thread::Builder::new().name(format!("wingbeat-{index}")).spawn(body)?);
         }
         drop(ready);
@@ -162,11 +162,12 @@ impl Part {
         seed: WorkerSeed<H::Mail>,
         driver: EpollSeed,
         make: &dyn Fn(usize) -> H,
-        ready: &mpsc::Sender<Started>,
+        ready: mpsc::Sender<Started>,
     ) -> io::Result<()> {
         match self.start(seed, driver, make) {
             Ok((worker, bound)) => {
                 let _ = ready.send(Ok((self.index, bound)));
+                drop(ready); // `spawn` reads until the last sender is gone
                 worker.run()
             }
             Err(error) => {
