@@ -40,7 +40,6 @@ pub(crate) struct Core {
     pub(crate) timers: Timers<Alarm>,
     pub(crate) dials: Vec<Dial>,
     pub(crate) exchange: Option<Arc<dyn Exchange>>,
-    parcel: Vec<u8>,
 }
 
 impl fmt::Debug for Core {
@@ -63,7 +62,7 @@ impl Core {
         table: Table,
         exchange: Option<Arc<dyn Exchange>>,
     ) -> Self {
-        Core { worker, topics, table, timers: Timers::new(), dials: Vec::new(), exchange, parcel: Vec::new() }
+        Core { worker, topics, table, timers: Timers::new(), dials: Vec::new(), exchange }
     }
 
     pub(crate) fn conn_id(&self, slot: u32) -> ConnId {
@@ -142,7 +141,7 @@ impl Core {
     pub(crate) fn publish(&mut self, topic: &str, except: Option<u32>, key: u64, message: Message<'_>) -> Published {
         let local = self.publish_here(topic, except, key, message);
         let Some(exchange) = &self.exchange else { return Published { local, ..Published::default() } };
-        let elsewhere = exchange.spread(Some(self.worker.into()), topic, key, message, &mut self.parcel);
+        let elsewhere = exchange.spread(Some(self.worker.into()), topic, key, message);
         self.table.counters.publish_refused += u64::from(elsewhere.refused);
         Published { local, ..elsewhere }
     }

@@ -100,7 +100,7 @@ impl Table {
             if let Some(pong) = hot.cold.as_deref_mut().and_then(|cold| cold.pong.take()) {
                 self.control(slot, Opcode::Pong, &pong);
             }
-            self.hot[slot].shed_cold();
+            self.shed_cold(slot);
         }
     }
 

@@ -187,9 +187,9 @@ impl<H: Handler> Engine<H> {
         let table = &mut self.core.table;
         if assembler.is_empty() {
             table.spill.give(assembler.into_buffer());
-            table.hot[slot].shed_cold();
+            table.shed_cold(slot);
         } else {
-            table.hot[slot].cold().assembler = Some(assembler);
+            table.cold(slot).assembler = Some(assembler);
         }
     }
 
