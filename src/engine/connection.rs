@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{error::CloseCause, outbox::Outbox, target::Target, timer::Link};
-use crate::proto::{Assembler, CloseCode, Reader, Role, Writer};
+use crate::proto::{Assembler, CloseCode, Reader, Role};
 use std::{net::IpAddr, sync::Arc};
 
 /// Where a connection stands. It only moves down this list.
@@ -81,7 +81,6 @@ pub(crate) struct Hot {
     pub(crate) address: u32,
     pub(crate) flags: u16,
     pub(crate) phase: Phase,
-    pub(crate) writer: Writer,
 }
 
 const _: () = assert!(size_of::<Hot>() <= 96, "the hot record outgrew its budget");
@@ -100,7 +99,6 @@ impl Default for Hot {
             address: u32::MAX,
             flags: 0,
             phase: Phase::Vacant,
-            writer: Writer::new(Role::Server),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::handler::{Acceptance, ConnId, Handler, Request, Response, Upgrade};
 use super::session::Engine;
 use crate::driver::SocketId;
 use crate::proto::handshake::{HandshakeError, client, server};
-use crate::proto::{Reader, Role, Writer};
+use crate::proto::{Reader, Role};
 use std::net::IpAddr;
 
 impl<H: Handler> Engine<H> {
@@ -179,7 +179,6 @@ impl<H: Handler> Engine<H> {
         hot.flags |= flag::COUNTED_OPEN;
         hot.tick = tick;
         hot.reader = Reader::new(role);
-        hot.writer = Writer::new(role);
         hot.shed_cold();
         table.arm(slot, tick.wrapping_add(idle));
         self.states[slot] = Some(state);
