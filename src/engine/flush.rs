@@ -22,10 +22,11 @@ impl Table {
     fn flush_one(&mut self, driver: &mut impl Driver, id: SocketId) {
         let slot = id.slot;
         self.hot[slot].flags &= !flag::DIRTY;
-        if self.hot[slot].has(flag::IN_FLIGHT) || self.hot[slot].phase == Phase::Dead {
+        if self.hot[slot].phase == Phase::Dead {
             return;
         }
-        for _ in 0..self.config.budgets.sends {
+        let sends = if self.hot[slot].has(flag::IN_FLIGHT) { 0 } else { self.config.budgets.sends };
+        for _ in 0..sends {
             let hot = &mut self.hot[slot];
             if hot.outbox.is_empty() {
                 break;

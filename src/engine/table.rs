@@ -257,7 +257,13 @@ impl Table {
         if hot.has(flag::PAUSED | flag::CHOKED) {
             return true;
         }
-        if hot.outbox.bytes() <= HARD_BYTES.max(self.config.limits.outbox_high) {
+        let high = self.config.limits.outbox_high;
+        // While a send is in flight no flush can help.
+        let (waiting, most) = match hot.has(flag::BLOCKED) {
+            true => (hot.queued(), high),
+            false => (hot.outbox.bytes(), HARD_BYTES.max(high)),
+        };
+        if waiting <= most {
             return false;
         }
         self.choke(slot);
