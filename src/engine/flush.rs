@@ -74,7 +74,7 @@ impl Table {
                 self.choke(slot);
             }
         } else {
-            if hot.queued() < low && hot.has(flag::WAS_HIGH | flag::CHOKED) {
+            if hot.queued() < low && (hot.has(flag::WAS_HIGH | flag::CHOKED) || hot.cold.is_some()) {
                 self.below_low(slot);
             }
             if !self.hot[slot].has(flag::IN_FLIGHT) {
@@ -86,9 +86,6 @@ impl Table {
     /// Nothing waits any more.
     fn drained(&mut self, slot: u32) {
         let id = self.id(slot);
-        if let Some(pong) = self.hot[slot].cold.as_deref_mut().and_then(|cold| cold.pong.take()) {
-            self.control(slot, Opcode::Pong, &pong);
-        }
         self.below_low(slot);
         let hot = &mut self.hot[slot];
         if hot.phase == Phase::Finishing {
@@ -107,6 +104,11 @@ impl Table {
 
     fn below_low(&mut self, slot: u32) {
         let id = self.id(slot);
+        let hot = &mut self.hot[slot];
+        let pong = hot.cold.as_deref_mut().and_then(|cold| cold.pong.take());
+        if let (Some(pong), Phase::Open) = (pong, hot.phase) {
+            self.control(slot, Opcode::Pong, &pong); // after our Close it would be one frame too many
+        }
         let hot = &mut self.hot[slot];
         if hot.has(flag::WAS_HIGH) {
             hot.flags &= !flag::WAS_HIGH;
