@@ -213,7 +213,7 @@ impl<H: Handler> Engine<H> {
         };
         let was_open = self.core.table.hot[slot].phase == Phase::Open;
         if was_open {
-            self.core.unsubscribe_all(slot);
+            self.leave(slot);
             self.send_close(slot, code, "");
         }
         self.finish(slot);
@@ -227,13 +227,21 @@ impl<H: Handler> Engine<H> {
     fn violation(&mut self, slot: u32, error: ProtoError) {
         if self.core.table.hot[slot].phase == Phase::Open {
             let code = error.close_code();
-            self.core.unsubscribe_all(slot);
+            self.leave(slot);
             self.send_close(slot, Some(code), "");
             self.finish(slot);
             self.end(slot, CloseReason::new(code, CloseCause::Protocol(error)));
         } else {
             self.finish(slot);
         }
+    }
+
+    /// From here `send` refuses and no policy is applied; what was published before is still owed, and queued now.
+    fn leave(&mut self, slot: u32) {
+        let hot = &mut self.core.table.hot[slot];
+        hot.flags &= !flag::DOOMED;
+        hot.phase = Phase::Closing;
+        self.core.unsubscribe_all(slot);
     }
 
     fn send_close(&mut self, slot: u32, code: Option<CloseCode>, reason: &str) {
@@ -301,14 +309,11 @@ impl<H: Handler> Engine<H> {
         if hot.phase != Phase::Open {
             return self.core.table.force(id.slot);
         }
-        // From here `send` refuses, and what was published before is still owed.
-        self.core.table.hot[id.slot].flags &= !flag::DOOMED;
-        self.core.unsubscribe_all(id.slot);
+        self.leave(id.slot);
         if matches!(closing.cause, CloseCause::SlowConsumer | CloseCause::Memory | CloseCause::Stalled) {
             self.core.table.discard_publications(id.slot);
         }
         self.send_close(id.slot, Some(closing.code), &closing.reason);
-        self.core.table.hot[id.slot].phase = Phase::Closing;
         self.start_deadline(id.slot);
         self.core.table.plan_resume(id.slot);
         self.end(id.slot, CloseReason::new(closing.code, closing.cause));
@@ -321,7 +326,7 @@ impl<H: Handler> Engine<H> {
         match hot.phase {
             Phase::Open if waits => {} // what came before the end is read first
             Phase::Open => {
-                self.core.unsubscribe_all(slot);
+                self.leave(slot);
                 self.finish(slot);
                 self.end(slot, CloseReason::LOST);
             }
@@ -337,9 +342,9 @@ impl<H: Handler> Engine<H> {
     }
 
     fn failed(&mut self, slot: u32, kind: std::io::ErrorKind) {
-        self.core.unsubscribe_all(slot);
         self.connect_failed(slot, ConnectError::Io(kind));
         self.core.table.force(slot);
+        self.core.unsubscribe_all(slot);
         self.end(slot, CloseReason { code: 1006, cause: CloseCause::Failed(kind) });
     }
 
