@@ -109,6 +109,15 @@ impl Hot {
         self.flags & bits != 0
     }
 
+    /// Something came from the peer.
+    #[inline]
+    pub(crate) fn heard(&mut self, tick: u32) {
+        if self.phase == Phase::Open {
+            self.tick = tick;
+            self.flags &= !flag::PINGED;
+        }
+    }
+
     /// Bytes that wait or are in flight.
     #[inline]
     pub(crate) fn queued(&self) -> u32 {
@@ -147,6 +156,11 @@ pub(crate) struct Cold {
 }
 
 impl Cold {
+    /// Whether bytes wait that were received and not read.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
     fn is_empty(&self) -> bool {
         self.assembler.is_none()
             && self.input.is_empty()

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::admission::Admission;
-use super::connection::{Hot, Phase, flag};
+use super::connection::{Cold, Hot, Phase, flag};
 use super::core::Core;
 use super::counters::Board;
 use super::drain::Draining;
@@ -83,23 +83,27 @@ impl<H: Handler> Engine<H> {
         table.counters.received_bytes += data.len() as u64;
         let (tick, hot) = (table.tick, &mut table.hot[slot]);
         match hot.phase {
-            Phase::Open => {
-                hot.tick = tick;
-                hot.flags &= !flag::PINGED;
-                if hot.cold.as_deref().is_some_and(|cold| !cold.input.is_empty()) {
-                    return table.stash(slot, data);
-                }
+            Phase::Open | Phase::Closing if hot.cold.as_deref().is_some_and(Cold::has_input) => {
+                hot.heard(tick);
+                table.stash(slot, data);
+            }
+            Phase::Open | Phase::Closing => {
+                hot.heard(tick);
                 self.frames(slot, data);
             }
             Phase::Opening => self.opening(slot, data),
             Phase::Deferred => table.stash(slot, data),
-            Phase::Closing => self.frames(slot, data),
             Phase::Vacant | Phase::Connecting | Phase::Finishing | Phase::Lingering | Phase::Dead => {}
         }
     }
 
     /// Reads frames until the bytes are used up or may not be read further.
-    pub(crate) fn frames(&mut self, slot: u32, mut data: &mut [u8]) {
+    pub(crate) fn frames(&mut self, slot: u32, data: &mut [u8]) {
+        self.read(slot, data);
+        self.core.table.lookahead = 0;
+    }
+
+    fn read(&mut self, slot: u32, mut data: &mut [u8]) {
         const LOOK: u16 = flag::PAUSED | flag::CHOKED | flag::DOOMED;
         let limits = self.core.table.config.limits.read();
         loop {
@@ -126,7 +130,6 @@ impl<H: Handler> Engine<H> {
                 Err(error) => return self.violation(slot, error),
             }
         }
-        self.core.table.lookahead = 0;
     }
 
     fn gate(&mut self, slot: u32) -> Gate {
@@ -322,9 +325,9 @@ impl<H: Handler> Engine<H> {
     fn eof(&mut self, slot: u32) {
         let hot = &mut self.core.table.hot[slot];
         hot.flags |= flag::EOF;
-        let waits = hot.cold.as_deref().is_some_and(|cold| !cold.input.is_empty());
+        let waits = hot.cold.as_deref().is_some_and(Cold::has_input);
         match hot.phase {
-            Phase::Open if waits => {} // what came before the end is read first
+            Phase::Open | Phase::Closing if waits => {} // what came before the end is read first
             Phase::Open => {
                 self.leave(slot);
                 self.finish(slot);
@@ -396,8 +399,8 @@ impl<H: Handler> Engine<H> {
             self.after_callbacks();
         }
         let hot = &self.core.table.hot[id.slot];
-        let waits = hot.cold.as_deref().is_some_and(|cold| !cold.input.is_empty());
-        if hot.has(flag::EOF) && !waits && hot.phase == Phase::Open {
+        let waits = hot.cold.as_deref().is_some_and(Cold::has_input);
+        if hot.has(flag::EOF) && !waits && matches!(hot.phase, Phase::Open | Phase::Closing) {
             self.eof(id.slot);
         }
         let hot = &self.core.table.hot[id.slot];
