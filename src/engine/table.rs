@@ -214,15 +214,18 @@ impl Table {
             return;
         }
         let slots = 0..self.hot.capacity() as u32;
-        let Some(worst) = slots.filter(|&slot| self.hot[slot].phase != Phase::Vacant).max_by_key(|&s| self.queued(s))
-        else {
+        // Else the memory is that of publications that a walk still has to hand out.
+        let Some(worst) = slots.filter(|&slot| self.queued(slot) > 0).max_by_key(|&slot| self.queued(slot)) else {
             return;
         };
-        if self.queued(worst) > 0 && self.hot[worst].phase == Phase::Open {
-            self.counters.evicted += 1;
-            self.doom(worst, CloseCode::TRY_AGAIN_LATER, "out of memory", CloseCause::Memory);
-        } else if self.hot[worst].phase < Phase::Dead {
-            self.force(worst);
+        match self.hot[worst].phase {
+            Phase::Vacant | Phase::Dead => {} // its memory comes back with the next poll
+            Phase::Open if self.hot[worst].has(flag::DOOMED) => {}
+            Phase::Open => {
+                self.counters.evicted += 1;
+                self.doom(worst, CloseCode::TRY_AGAIN_LATER, "out of memory", CloseCause::Memory);
+            }
+            _ => self.force(worst),
         }
     }
 
