@@ -180,7 +180,7 @@ impl<H: Handler> Engine<H> {
         hot.tick = tick;
         hot.reader = Reader::new(role);
         hot.shed_cold();
-        table.arm(slot, tick.wrapping_add(idle));
+        self.watch(slot, tick.wrapping_add(idle));
         self.states[slot] = Some(state);
         self.call(slot, |handler, conn, state| handler.open(conn, state));
     }
