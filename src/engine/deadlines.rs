@@ -185,6 +185,11 @@ impl<H: Handler> Engine<H> {
     fn drain_one(&mut self, slot: u32, code: CloseCode, over: bool) -> bool {
         match self.core.table.hot[slot].phase {
             Phase::Vacant | Phase::Dead => false,
+            Phase::Connecting | Phase::Opening if self.core.table.hot[slot].has(flag::CLIENT) => {
+                self.connect_failed(slot, ConnectError::Closed);
+                self.core.table.force(slot);
+                true
+            }
             _ if over => {
                 self.core.table.force(slot);
                 self.end(slot, CloseReason::new(code, CloseCause::Drain));
@@ -194,17 +199,7 @@ impl<H: Handler> Engine<H> {
                 self.core.table.doom(slot, code, "", CloseCause::Drain);
                 true
             }
-            Phase::Connecting => {
-                self.connect_failed(slot, ConnectError::Closed);
-                self.core.table.force(slot);
-                true
-            }
-            Phase::Opening if self.core.table.hot[slot].has(flag::CLIENT) => {
-                self.connect_failed(slot, ConnectError::Closed);
-                self.core.table.force(slot);
-                true
-            }
-            Phase::Opening | Phase::Deferred => {
+            Phase::Connecting | Phase::Opening | Phase::Deferred => {
                 self.respond(slot, &Response::text(503, "the server is going away\n"), false);
                 true
             }

@@ -277,8 +277,15 @@ impl<H: Handler> Engine<H> {
 
     pub(crate) fn dial_failed(&mut self, dial: Dial, error: ConnectError) {
         let token = dial.token;
-        self.core.reconnect(dial);
+        self.redial(dial);
         self.ask(|handler, scope| handler.connect_failed(scope, token, error));
+    }
+
+    /// Plans the next try, unless the worker is about to end.
+    pub(crate) fn redial(&mut self, dial: Dial) {
+        if self.drain.is_none() {
+            self.core.reconnect(dial);
+        }
     }
 
     /// What an outgoing connection belongs to, taken so that it is acted on once.

@@ -295,7 +295,7 @@ impl<H: Handler> Engine<H> {
         let Some(dial) = self.take_dial(slot) else { return };
         // What this side wanted is not undone.
         if !matches!(reason.cause, CloseCause::Local | CloseCause::Remote | CloseCause::Drain) {
-            self.core.reconnect(dial);
+            self.redial(dial);
         }
     }
 
