@@ -16,7 +16,7 @@ pub enum SlowConsumer {
     Disconnect,
     /// Keep what waits, drop what comes.
     DropNewest,
-    /// Drop what has waited longest, keep what comes.
+    /// Drop what has waited longest, keep what comes: the newest always.
     DropOldest,
 }
 

@@ -116,10 +116,11 @@ impl Table {
                 self.doom(slot, CloseCode::TRY_AGAIN_LATER, "too slow", CloseCause::SlowConsumer);
             }
             SlowConsumer::Disconnect => {}
-            policy => {
-                let oldest = policy == SlowConsumer::DropOldest;
-                let dropped = hot.outbox.drop_publications(&mut self.nodes, &mut self.slab, room, oldest);
-                self.counters.messages_dropped += dropped;
+            SlowConsumer::DropNewest => {
+                self.counters.messages_dropped += hot.outbox.drop_newest(&mut self.nodes, &mut self.slab, room);
+            }
+            SlowConsumer::DropOldest => {
+                self.counters.messages_dropped += hot.outbox.drop_oldest(&mut self.nodes, &mut self.slab, room);
             }
         }
     }

@@ -323,7 +323,7 @@ impl Table {
     /// Drops the publications that wait, so that a Close comes next; counted.
     pub(crate) fn discard_publications(&mut self, slot: u32) {
         let hot = &mut self.hot[slot];
-        let gone = hot.outbox.drop_publications(&mut self.nodes, &mut self.slab, 0, true);
+        let gone = hot.outbox.drop_newest(&mut self.nodes, &mut self.slab, 0);
         self.counters.messages_undelivered += gone;
     }
 
