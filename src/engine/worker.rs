@@ -195,7 +195,10 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         if self.has_work() || !self.lane.prepare_sleep() {
             return Some(Duration::ZERO);
         }
-        self.engine.next_due(now)
+        match (self.engine.next_due(now), self.driver.longest_wait()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
     }
 
     /// Whether a drain is over: nothing lives any more.
