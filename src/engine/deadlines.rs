@@ -164,7 +164,7 @@ impl<H: Handler> Engine<H> {
 
     /// Closes the next batch; at the deadline, everything.
     fn drain_batch(&mut self) {
-        let Some(Draining { plan, cursor, deadline }) = self.drain.take() else { return };
+        let Some(Draining { plan, cursor, deadline }) = self.drain else { return };
         let over = deadline.wrapping_sub(self.core.table.tick) as i32 <= 0;
         let capacity = self.core.table.hot.capacity() as u32;
         let (mut at, mut left) = (cursor, plan.batch);
