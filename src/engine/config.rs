@@ -16,7 +16,7 @@ pub enum SlowConsumer {
     Disconnect,
     /// Keep what waits, drop what comes.
     DropNewest,
-    /// Drop what has waited longest, keep what comes.
+    /// Drop what has waited longest, keep what comes: the newest always.
     DropOldest,
     /// Of publications with the same topic and key ([`Scope::publish_keyed`](super::Scope::publish_keyed)) keep the newest
     /// alone. If that is still too much, close with 1013. For state that is superseded: prices, positions.
@@ -42,7 +42,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Time for the closing handshake, then again for the peer to close. Beyond: the socket is closed. Default 5 s.
     pub close_timeout: Duration,
-    /// Time in which a peer must take at least one batch of what waits for it. Beyond: dropped. Default 30 s.
+    /// Time in which a peer must take at least one batch of what waits for it. Beyond, and within twice of it: dropped.
+    /// Default 30 s.
     pub stall_timeout: Duration,
     /// Bytes waiting for one connection above which its receiving pauses and [`SlowConsumer`] is judged. Default 64 KiB.
     pub outbox_high: u32,

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{error::CloseCause, outbox::Outbox, target::Target, timer::Link};
-use crate::proto::{Assembler, CloseCode, Reader, Role, Writer};
+use crate::proto::{Assembler, CloseCode, Reader, Role};
 use std::{net::IpAddr, sync::Arc};
 
 /// Where a connection stands. It only moves down this list.
@@ -81,7 +81,6 @@ pub(crate) struct Hot {
     pub(crate) address: u32,
     pub(crate) flags: u16,
     pub(crate) phase: Phase,
-    pub(crate) writer: Writer,
 }
 
 const _: () = assert!(size_of::<Hot>() <= 96, "the hot record outgrew its budget");
@@ -100,7 +99,6 @@ impl Default for Hot {
             address: u32::MAX,
             flags: 0,
             phase: Phase::Vacant,
-            writer: Writer::new(Role::Server),
         }
     }
 }
@@ -109,6 +107,15 @@ impl Hot {
     #[inline]
     pub(crate) fn has(&self, bits: u16) -> bool {
         self.flags & bits != 0
+    }
+
+    /// Something came from the peer.
+    #[inline]
+    pub(crate) fn heard(&mut self, tick: u32) {
+        if self.phase == Phase::Open {
+            self.tick = tick;
+            self.flags &= !flag::PINGED;
+        }
     }
 
     /// Bytes that wait or are in flight.
@@ -158,6 +165,11 @@ pub(crate) struct Cold {
 }
 
 impl Cold {
+    /// Whether bytes wait that were received and not read.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.assembler.is_none()
             && self.input.is_empty()

@@ -128,6 +128,10 @@ impl Core {
     }
 
     pub(crate) fn unsubscribe(&mut self, slot: u32, topic: &str) -> bool {
+        let hot = &self.table.hot[slot];
+        if hot.phase != Phase::Open || hot.has(flag::DOOMED) {
+            return false; // the close that is noted ends it, and delivers what is owed before
+        }
         self.topics.unsubscribe(slot, topic, &mut self.table).is_some()
     }
 

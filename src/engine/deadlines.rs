@@ -98,22 +98,31 @@ impl<H: Handler> Engine<H> {
         }
         if hot.has(flag::PAUSED | flag::CHOKED) {
             hot.tick = table.tick; // we do not listen: its silence says nothing
-            return self.arm_in(slot, limits.idle_timeout);
+            return self.watch(slot, self.core.table.tick.wrapping_add(self.ticks(limits.idle_timeout)));
         }
         let (ping, end) = (self.ticks(limits.idle_timeout * 2 / 3), self.ticks(limits.idle_timeout));
         let table = &mut self.core.table;
-        let last = table.hot[slot].tick;
-        if elapsed >= end {
-            table.doom(slot, CloseCode::GOING_AWAY, "idle", CloseCause::Idle);
-        } else if elapsed >= ping {
-            if !table.hot[slot].has(flag::PINGED) {
-                table.hot[slot].flags |= flag::PINGED;
-                table.control(slot, Opcode::Ping, b"");
-            }
-            table.arm(slot, last.wrapping_add(end));
-        } else {
-            table.arm(slot, last.wrapping_add(ping));
+        let pinged = table.hot[slot].has(flag::PINGED);
+        if pinged && elapsed >= end {
+            return table.doom(slot, CloseCode::GOING_AWAY, "idle", CloseCause::Idle);
         }
+        if !pinged && elapsed >= ping {
+            // A process that was stopped comes here late: the peer still gets its ping, and the time to answer it.
+            table.hot[slot].tick = table.tick.wrapping_sub(ping);
+            table.hot[slot].flags |= flag::PINGED;
+            table.control(slot, Opcode::Ping, b"");
+        }
+        let table = &self.core.table;
+        let next = if table.hot[slot].has(flag::PINGED) { end } else { ping };
+        self.watch(slot, table.hot[slot].tick.wrapping_add(next));
+    }
+
+    /// Arms the timer of an open connection: for `due`, or earlier to see whether it has stalled.
+    pub(crate) fn watch(&mut self, slot: u32, due: u32) {
+        let stall = self.ticks(self.core.table.config.limits.stall_timeout);
+        let table = &mut self.core.table;
+        let ahead = due.wrapping_sub(table.tick).min(stall);
+        table.arm(slot, table.tick.wrapping_add(ahead));
     }
 
     /// A peer to which a send has been in flight since the timer looked last has taken nothing meanwhile.
@@ -155,7 +164,7 @@ impl<H: Handler> Engine<H> {
 
     /// Closes the next batch; at the deadline, everything.
     fn drain_batch(&mut self) {
-        let Some(Draining { plan, cursor, deadline }) = self.drain.take() else { return };
+        let Some(Draining { plan, cursor, deadline }) = self.drain else { return };
         let over = deadline.wrapping_sub(self.core.table.tick) as i32 <= 0;
         let capacity = self.core.table.hot.capacity() as u32;
         let (mut at, mut left) = (if over { 0 } else { cursor }, plan.batch);
@@ -176,6 +185,11 @@ impl<H: Handler> Engine<H> {
     fn drain_one(&mut self, slot: u32, code: CloseCode, over: bool) -> bool {
         match self.core.table.hot[slot].phase {
             Phase::Vacant | Phase::Dead => false,
+            Phase::Connecting | Phase::Opening if self.core.table.hot[slot].has(flag::CLIENT) => {
+                self.connect_failed(slot, ConnectError::Closed);
+                self.core.table.force(slot);
+                true
+            }
             _ if over => {
                 self.core.table.force(slot);
                 self.end(slot, CloseReason::new(code, CloseCause::Drain));
@@ -185,17 +199,7 @@ impl<H: Handler> Engine<H> {
                 self.core.table.doom(slot, code, "", CloseCause::Drain);
                 true
             }
-            Phase::Connecting => {
-                self.connect_failed(slot, ConnectError::Closed);
-                self.core.table.force(slot);
-                true
-            }
-            Phase::Opening if self.core.table.hot[slot].has(flag::CLIENT) => {
-                self.connect_failed(slot, ConnectError::Closed);
-                self.core.table.force(slot);
-                true
-            }
-            Phase::Opening | Phase::Deferred => {
+            Phase::Connecting | Phase::Opening | Phase::Deferred => {
                 self.respond(slot, &Response::text(503, "the server is going away\n"), false);
                 true
             }

@@ -116,8 +116,8 @@ impl Table {
         let (outbox, nodes, slab) = (&mut hot.outbox, &mut self.nodes, &mut self.slab);
         self.counters.messages_dropped += match self.config.slow_consumer {
             SlowConsumer::Disconnect => 0,
-            SlowConsumer::DropNewest => outbox.drop_publications(nodes, slab, room, false),
-            SlowConsumer::DropOldest => outbox.drop_publications(nodes, slab, room, true),
+            SlowConsumer::DropNewest => outbox.drop_newest(nodes, slab, room),
+            SlowConsumer::DropOldest => outbox.drop_oldest(nodes, slab, room),
             SlowConsumer::Conflate => outbox.conflate(nodes, slab),
         };
         let gives_up = matches!(self.config.slow_consumer, SlowConsumer::Disconnect | SlowConsumer::Conflate);

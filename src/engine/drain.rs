@@ -37,7 +37,7 @@ impl Drain {
 }
 
 /// A drain under way on one worker.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Draining {
     pub(crate) plan: Drain,
     /// The next slot to look at.

@@ -49,7 +49,7 @@ pub enum ConnectError {
     Handshake(HandshakeError),
     /// No answer within [`Limits::handshake_timeout`](super::Limits::handshake_timeout).
     Timeout,
-    /// The peer closed before it answered.
+    /// The peer closed before it answered, or this worker drains.
     Closed,
     /// The handler declined in `connected`.
     Declined,

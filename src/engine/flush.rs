@@ -22,10 +22,11 @@ impl Table {
     fn flush_one(&mut self, driver: &mut impl Driver, id: SocketId) {
         let slot = id.slot;
         self.hot[slot].flags &= !flag::DIRTY;
-        if self.hot[slot].has(flag::IN_FLIGHT) || self.hot[slot].phase == Phase::Dead {
+        if self.hot[slot].phase == Phase::Dead {
             return;
         }
-        for _ in 0..self.config.budgets.sends {
+        let sends = if self.hot[slot].has(flag::IN_FLIGHT) { 0 } else { self.config.budgets.sends };
+        for _ in 0..sends {
             let hot = &mut self.hot[slot];
             if hot.outbox.is_empty() {
                 break;
@@ -73,7 +74,7 @@ impl Table {
                 self.choke(slot);
             }
         } else {
-            if hot.queued() < low && hot.has(flag::WAS_HIGH | flag::CHOKED) {
+            if hot.queued() < low && (hot.has(flag::WAS_HIGH | flag::CHOKED) || hot.cold.is_some()) {
                 self.below_low(slot);
             }
             if !self.hot[slot].has(flag::IN_FLIGHT) {
@@ -106,6 +107,11 @@ impl Table {
 
     fn below_low(&mut self, slot: u32) {
         let id = self.id(slot);
+        let hot = &mut self.hot[slot];
+        let pong = hot.cold.as_deref_mut().and_then(|cold| cold.pong.take());
+        if let (Some(pong), Phase::Open) = (pong, hot.phase) {
+            self.control(slot, Opcode::Pong, &pong); // after our Close it would be one frame too many
+        }
         let hot = &mut self.hot[slot];
         if hot.has(flag::WAS_HIGH) {
             hot.flags &= !flag::WAS_HIGH;

@@ -387,7 +387,8 @@ impl Conn<'_> {
         self.core.subscribe(self.slot, topic)
     }
 
-    /// Ends a subscription; what was published before is still delivered. False if there was none.
+    /// Ends a subscription; what was published before is still delivered. False if there was none, or the connection is
+    /// closing, which ends all of them.
     pub fn unsubscribe(&mut self, topic: &str) -> bool {
         self.core.unsubscribe(self.slot, topic)
     }

@@ -9,7 +9,7 @@ use super::handler::{Acceptance, ConnId, Handler, Request, Response, Upgrade};
 use super::session::Engine;
 use crate::driver::SocketId;
 use crate::proto::handshake::{HandshakeError, client, server};
-use crate::proto::{Reader, Role, Writer};
+use crate::proto::{Reader, Role};
 use std::net::IpAddr;
 
 impl<H: Handler> Engine<H> {
@@ -179,9 +179,8 @@ impl<H: Handler> Engine<H> {
         hot.flags |= flag::COUNTED_OPEN;
         hot.tick = tick;
         hot.reader = Reader::new(role);
-        hot.writer = Writer::new(role);
-        table.shed_cold(slot);
-        table.arm(slot, tick.wrapping_add(idle));
+        self.core.table.shed_cold(slot);
+        self.watch(slot, tick.wrapping_add(idle));
         self.states[slot] = Some(state);
         self.call(slot, |handler, conn, state| handler.open(conn, state));
     }
@@ -278,8 +277,15 @@ impl<H: Handler> Engine<H> {
 
     pub(crate) fn dial_failed(&mut self, dial: Dial, error: ConnectError) {
         let token = dial.token;
-        self.core.reconnect(dial);
+        self.redial(dial);
         self.ask(|handler, scope| handler.connect_failed(scope, token, error));
+    }
+
+    /// Plans the next try, unless the worker is about to end.
+    pub(crate) fn redial(&mut self, dial: Dial) {
+        if self.drain.is_none() {
+            self.core.reconnect(dial);
+        }
     }
 
     /// What an outgoing connection belongs to, taken so that it is acted on once.

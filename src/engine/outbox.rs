@@ -132,43 +132,51 @@ impl Outbox {
         Ok(added)
     }
 
-    /// Drops publications until at most `room` bytes wait or none is left; what was never to be dropped stays, and the
-    /// order of what stays. `oldest` chooses the end to start from. Returns the messages dropped.
+    /// Drops the oldest publications until at most `room` bytes wait or only the newest is left. Replies and control
+    /// frames stay, and the order of what stays. Returns the messages dropped.
+    ///
+    /// Cost: what is dropped, and the replies before it.
+    pub(crate) fn drop_oldest(&mut self, nodes: &mut NodePool, slab: &mut FrameSlab, room: u32) -> u64 {
+        let (mut before, mut at, mut dropped) = (NIL, self.head, 0);
+        // A publication that goes as soon as a newer one is seen, and what is in front of it.
+        let mut oldest = None;
+        while at != NIL && self.bytes > room {
+            let Node { next, origin, .. } = nodes.nodes[at as usize];
+            if origin == Origin::Topic
+                && let Some((before_oldest, gone)) = oldest.replace((before, at))
+            {
+                self.unlink(nodes, before_oldest, gone);
+                if before == gone {
+                    before = before_oldest;
+                    oldest = Some((before, at));
+                }
+                dropped += self.drop_node(nodes, slab, gone);
+            }
+            (before, at) = (at, next);
+        }
+        dropped
+    }
+
+    /// Drops the newest publications until at most `room` bytes wait or none is left; as [`Outbox::drop_oldest`].
     ///
     /// Cost: the length of the outbox.
-    pub(crate) fn drop_publications(
-        &mut self,
-        nodes: &mut NodePool,
-        slab: &mut FrameSlab,
-        room: u32,
-        oldest: bool,
-    ) -> u64 {
+    pub(crate) fn drop_newest(&mut self, nodes: &mut NodePool, slab: &mut FrameSlab, room: u32) -> u64 {
         let excess = self.bytes.saturating_sub(room);
-        let droppable = self.topic_bytes(nodes, slab);
-        // From the newest end: all publications that lie behind what may stay.
-        let keep = if oldest { 0 } else { droppable.saturating_sub(excess) };
-        let mut kept = Outbox::default();
-        let (mut dropped, mut dropped_bytes, mut kept_bytes) = (0, 0u32, 0u32);
-        while self.head != NIL {
-            let (frame, next, origin) = nodes.remove(self.head);
-            self.head = next;
-            let Some(frame) = frame else { continue };
-            let len = slab.len(&frame) as u32;
-            let goes = match (origin, oldest) {
-                (Origin::Own, _) => false,
-                (Origin::Topic, true) => dropped_bytes < excess,
-                (Origin::Topic, false) => kept_bytes + len > keep,
-            };
-            if goes {
-                dropped += u64::from(slab.messages(&frame));
-                dropped_bytes += len;
-                slab.release(frame);
+        let mut keep = self.topic_bytes(nodes, slab).saturating_sub(excess);
+        let (mut before, mut at, mut dropped) = (NIL, self.head, 0);
+        while at != NIL {
+            let Node { ref frame, next, origin } = nodes.nodes[at as usize];
+            let len = frame.as_ref().map_or(0, |frame| slab.len(frame) as u32);
+            if origin == Origin::Topic && len > keep {
+                keep = 0; // nothing newer stays
+                self.unlink(nodes, before, at);
+                dropped += self.drop_node(nodes, slab, at);
             } else {
-                kept_bytes += if origin == Origin::Topic { len } else { 0 };
-                kept.push(nodes, frame, len as usize, origin);
+                keep -= if origin == Origin::Topic { len } else { 0 };
+                before = at;
             }
+            at = next;
         }
-        *self = kept;
         dropped
     }
 
@@ -203,6 +211,27 @@ impl Outbox {
             }
         }
         dropped
+    }
+
+    /// Takes a node, which follows `before`, out of the list.
+    fn unlink(&mut self, nodes: &mut NodePool, before: u32, at: u32) {
+        let next = nodes.nodes[at as usize].next;
+        match before {
+            NIL => self.head = next,
+            before => nodes.nodes[before as usize].next = next,
+        }
+        if self.tail == at {
+            self.tail = before;
+        }
+    }
+
+    /// Frees a node that is in no list, and its frame; returns the messages in it.
+    fn drop_node(&mut self, nodes: &mut NodePool, slab: &mut FrameSlab, at: u32) -> u64 {
+        let Some(frame) = nodes.remove(at).0 else { return 0 };
+        let messages = u64::from(slab.messages(&frame));
+        self.bytes -= slab.len(&frame) as u32;
+        slab.release(frame);
+        messages
     }
 
     /// Whether a publication waits. Cost: the length of the outbox.
@@ -313,13 +342,18 @@ mod tests {
     fn dropping_takes_publications_alone_and_keeps_the_order() {
         let parts = [("r1", Own), ("t1", Topic), ("t2", Topic), ("r2", Own), ("t3", Topic), ("t4", Topic)];
         let mut all = Fixture::new(&parts);
-        assert_eq!(all.outbox.drop_publications(&mut all.nodes, &mut all.slab, 8, true), 2);
+        assert_eq!(all.outbox.drop_oldest(&mut all.nodes, &mut all.slab, 8), 2);
         assert_eq!(all.rest(), ["r1", "r2", "t3", "t4"]);
         let mut all = Fixture::new(&parts);
-        assert_eq!(all.outbox.drop_publications(&mut all.nodes, &mut all.slab, 8, false), 2);
+        assert_eq!(all.outbox.drop_newest(&mut all.nodes, &mut all.slab, 8), 2);
         assert_eq!(all.rest(), ["r1", "t1", "t2", "r2"]);
         let mut all = Fixture::new(&parts);
-        assert_eq!(all.outbox.drop_publications(&mut all.nodes, &mut all.slab, 0, false), 4);
+        assert_eq!(all.outbox.drop_newest(&mut all.nodes, &mut all.slab, 0), 4);
         assert_eq!(all.rest(), ["r1", "r2"]);
+        let mut all = Fixture::new(&parts);
+        assert_eq!(all.outbox.drop_oldest(&mut all.nodes, &mut all.slab, 0), 3, "the newest stays");
+        let frame = all.slab.build(1, 1, |out| out.push(b'x'));
+        all.outbox.push(&mut all.nodes, frame, 1, Own);
+        assert_eq!(all.rest(), ["r1", "r2", "t4", "x"]);
     }
 }

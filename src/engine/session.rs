@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::admission::Admission;
-use super::connection::{Hot, Phase, flag};
+use super::connection::{Cold, Hot, Phase, flag};
 use super::core::Core;
 use super::counters::Board;
 use super::drain::Draining;
@@ -85,23 +85,27 @@ impl<H: Handler> Engine<H> {
         table.counters.received_bytes += data.len() as u64;
         let (tick, hot) = (table.tick, &mut table.hot[slot]);
         match hot.phase {
-            Phase::Open => {
-                hot.tick = tick;
-                hot.flags &= !flag::PINGED;
-                if hot.cold.as_deref().is_some_and(|cold| !cold.input.is_empty()) {
-                    return table.stash(slot, data);
-                }
+            Phase::Open | Phase::Closing if hot.cold.as_deref().is_some_and(Cold::has_input) => {
+                hot.heard(tick);
+                table.stash(slot, data);
+            }
+            Phase::Open | Phase::Closing => {
+                hot.heard(tick);
                 self.frames(slot, data);
             }
             Phase::Opening => self.opening(slot, data),
             Phase::Deferred => table.stash(slot, data),
-            Phase::Closing => self.frames(slot, data),
             Phase::Vacant | Phase::Connecting | Phase::Finishing | Phase::Lingering | Phase::Dead => {}
         }
     }
 
     /// Reads frames until the bytes are used up or may not be read further.
-    pub(crate) fn frames(&mut self, slot: u32, mut data: &mut [u8]) {
+    pub(crate) fn frames(&mut self, slot: u32, data: &mut [u8]) {
+        self.read(slot, data);
+        self.core.table.lookahead = 0;
+    }
+
+    fn read(&mut self, slot: u32, mut data: &mut [u8]) {
         const LOOK: u16 = flag::PAUSED | flag::CHOKED | flag::DOOMED;
         let limits = self.core.table.config.limits.read();
         loop {
@@ -128,7 +132,6 @@ impl<H: Handler> Engine<H> {
                 Err(error) => return self.violation(slot, error),
             }
         }
-        self.core.table.lookahead = 0;
     }
 
     fn gate(&mut self, slot: u32) -> Gate {
@@ -215,7 +218,7 @@ impl<H: Handler> Engine<H> {
         };
         let was_open = self.core.table.hot[slot].phase == Phase::Open;
         if was_open {
-            self.core.unsubscribe_all(slot);
+            self.leave(slot);
             self.send_close(slot, code, "");
         }
         self.finish(slot);
@@ -229,13 +232,21 @@ impl<H: Handler> Engine<H> {
     fn violation(&mut self, slot: u32, error: ProtoError) {
         if self.core.table.hot[slot].phase == Phase::Open {
             let code = error.close_code();
-            self.core.unsubscribe_all(slot);
+            self.leave(slot);
             self.send_close(slot, Some(code), "");
             self.finish(slot);
             self.end(slot, CloseReason::new(code, CloseCause::Protocol(error)));
         } else {
             self.finish(slot);
         }
+    }
+
+    /// From here `send` refuses and no policy is applied; what was published before is still owed, and queued now.
+    fn leave(&mut self, slot: u32) {
+        let hot = &mut self.core.table.hot[slot];
+        hot.flags &= !flag::DOOMED;
+        hot.phase = Phase::Closing;
+        self.core.unsubscribe_all(slot);
     }
 
     fn send_close(&mut self, slot: u32, code: Option<CloseCode>, reason: &str) {
@@ -287,7 +298,7 @@ impl<H: Handler> Engine<H> {
         let Some(dial) = self.take_dial(slot) else { return };
         // What this side wanted is not undone.
         if !matches!(reason.cause, CloseCause::Local | CloseCause::Remote | CloseCause::Drain) {
-            self.core.reconnect(dial);
+            self.redial(dial);
         }
     }
 
@@ -304,14 +315,11 @@ impl<H: Handler> Engine<H> {
         if hot.phase != Phase::Open {
             return self.core.table.force(id.slot);
         }
-        // From here `send` refuses, and what was published before is still owed.
-        self.core.table.hot[id.slot].flags &= !flag::DOOMED;
-        self.core.unsubscribe_all(id.slot);
+        self.leave(id.slot);
         if matches!(closing.cause, CloseCause::SlowConsumer | CloseCause::Memory | CloseCause::Stalled) {
             self.core.table.discard_publications(id.slot);
         }
         self.send_close(id.slot, Some(closing.code), &closing.reason);
-        self.core.table.hot[id.slot].phase = Phase::Closing;
         self.start_deadline(id.slot);
         self.core.table.plan_resume(id.slot);
         self.end(id.slot, CloseReason::new(closing.code, closing.cause));
@@ -320,11 +328,11 @@ impl<H: Handler> Engine<H> {
     fn eof(&mut self, slot: u32) {
         let hot = &mut self.core.table.hot[slot];
         hot.flags |= flag::EOF;
-        let waits = hot.cold.as_deref().is_some_and(|cold| !cold.input.is_empty());
+        let waits = hot.cold.as_deref().is_some_and(Cold::has_input);
         match hot.phase {
-            Phase::Open if waits => {} // what came before the end is read first
+            Phase::Open | Phase::Closing if waits => {} // what came before the end is read first
             Phase::Open => {
-                self.core.unsubscribe_all(slot);
+                self.leave(slot);
                 self.finish(slot);
                 self.end(slot, CloseReason::LOST);
             }
@@ -340,9 +348,9 @@ impl<H: Handler> Engine<H> {
     }
 
     fn failed(&mut self, slot: u32, kind: std::io::ErrorKind) {
-        self.core.unsubscribe_all(slot);
         self.connect_failed(slot, ConnectError::Io(kind));
         self.core.table.force(slot);
+        self.core.unsubscribe_all(slot);
         self.end(slot, CloseReason { code: 1006, cause: CloseCause::Failed(kind) });
     }
 
@@ -394,8 +402,8 @@ impl<H: Handler> Engine<H> {
             self.after_callbacks();
         }
         let hot = &self.core.table.hot[id.slot];
-        let waits = hot.cold.as_deref().is_some_and(|cold| !cold.input.is_empty());
-        if hot.has(flag::EOF) && !waits && hot.phase == Phase::Open {
+        let waits = hot.cold.as_deref().is_some_and(Cold::has_input);
+        if hot.has(flag::EOF) && !waits && matches!(hot.phase, Phase::Open | Phase::Closing) {
             self.eof(id.slot);
         }
         let hot = &self.core.table.hot[id.slot];

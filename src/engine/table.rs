@@ -228,15 +228,18 @@ impl Table {
             return;
         }
         let slots = 0..self.hot.capacity() as u32;
-        let Some(worst) = slots.filter(|&slot| self.hot[slot].phase != Phase::Vacant).max_by_key(|&s| self.queued(s))
-        else {
+        // Else the memory is that of publications that a walk still has to hand out.
+        let Some(worst) = slots.filter(|&slot| self.queued(slot) > 0).max_by_key(|&slot| self.queued(slot)) else {
             return;
         };
-        if self.queued(worst) > 0 && self.hot[worst].phase == Phase::Open {
-            self.counters.evicted += 1;
-            self.doom(worst, CloseCode::TRY_AGAIN_LATER, "out of memory", CloseCause::Memory);
-        } else if self.hot[worst].phase < Phase::Dead {
-            self.force(worst);
+        match self.hot[worst].phase {
+            Phase::Vacant | Phase::Dead => {} // its memory comes back with the next poll
+            Phase::Open if self.hot[worst].has(flag::DOOMED) => {}
+            Phase::Open => {
+                self.counters.evicted += 1;
+                self.doom(worst, CloseCode::TRY_AGAIN_LATER, "out of memory", CloseCause::Memory);
+            }
+            _ => self.force(worst),
         }
     }
 
@@ -271,7 +274,13 @@ impl Table {
         if hot.has(flag::PAUSED | flag::CHOKED) {
             return true;
         }
-        if hot.outbox.bytes() <= HARD_BYTES.max(self.config.limits.outbox_high) {
+        let high = self.config.limits.outbox_high;
+        // While a send is in flight no flush can help.
+        let (waiting, most) = match hot.has(flag::BLOCKED) {
+            true => (hot.queued(), high),
+            false => (hot.outbox.bytes(), HARD_BYTES.max(high)),
+        };
+        if waiting <= most {
             return false;
         }
         self.choke(slot);
@@ -328,7 +337,7 @@ impl Table {
     /// Drops the publications that wait, so that a Close comes next; counted.
     pub(crate) fn discard_publications(&mut self, slot: u32) {
         let hot = &mut self.hot[slot];
-        let gone = hot.outbox.drop_publications(&mut self.nodes, &mut self.slab, 0, true);
+        let gone = hot.outbox.drop_newest(&mut self.nodes, &mut self.slab, 0);
         self.counters.messages_undelivered += gone;
     }
 

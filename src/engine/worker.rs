@@ -303,15 +303,22 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         }
     }
 
-    /// Makes the outgoing connections that callbacks asked for.
+    /// Makes the outgoing connections that callbacks asked for; those asked for meanwhile wait for the next turn.
     fn dial(&mut self) {
-        while let Some(dial) = self.engine.core.dials.pop() {
+        let mut dials = std::mem::take(&mut self.engine.core.dials);
+        for dial in dials.drain(..) {
+            if self.engine.drain.is_some() {
+                self.engine.dial_failed(dial, ConnectError::Closed);
+                continue;
+            }
             let options = ConnectOptions { source: dial.target.source };
             match self.driver.connect(&dial.target.address, options) {
                 Ok(id) => self.engine.dialled(id, dial),
                 Err(error) => self.engine.dial_failed(dial, ConnectError::Io(error.kind())),
             }
         }
+        dials.append(&mut self.engine.core.dials);
+        self.engine.core.dials = dials;
     }
 
     /// Delivers what publications owe, within the budget of the turn.
