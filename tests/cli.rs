@@ -327,6 +327,17 @@ fn a_server_that_dies_is_a_failure() {
 }
 
 #[test]
+fn answers_that_are_none_are_a_failure() {
+    let server = Server::start(&[]);
+    // On a topic each connection gets the messages of the others too.
+    let topic = server.url("/topics?topic=x");
+    let (code, stdout, _) = run(&[&["load", "echo", &topic, "-c", "3", "--json", "-"], &BRIEFLY[..]].concat());
+    let json: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(code, 1);
+    assert!(count(&json["errors"], "wrong_contents") > 0, "{json}");
+}
+
+#[test]
 fn the_page_and_the_report_are_written() {
     let server = Server::start(&[]);
     let page = std::env::temp_dir().join(format!("wingbeat-cli-{}.html", std::process::id()));

@@ -12,7 +12,7 @@ use std::time::Duration;
 ///
 /// Sizes are bytes or KiB, MiB, GiB; times carry their unit: 500ms, 10s, 2m.
 #[derive(Debug, Parser)]
-#[command(name = "wingbeat", version, disable_help_subcommand = true)]
+#[command(name = "wingbeat", version, disable_help_subcommand = true, arg_required_else_help = false)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -95,7 +95,7 @@ pub(crate) struct LoadArgs {
     /// Messages per second in total, on a schedule that does not wait for answers (open loop)
     #[arg(short, long, value_name = "N")]
     pub(crate) rate: Option<NonZeroU64>,
-    /// Messages in flight per connection; in fanout the burst [default: 1; with --rate: no limit]
+    /// Messages in flight per connection; in fanout the burst [default: 1; echo with --rate: 1024, or 256KiB of them]
     #[arg(short, long, value_name = "D")]
     pub(crate) pipeline: Option<NonZeroU32>,
     /// Bytes of a message

@@ -107,6 +107,9 @@ enum Role {
     Publisher(u32),
 }
 
+// It is kept for every connection.
+const _: () = assert!(size_of::<Option<Role>>() == 8);
+
 impl Service {
     fn keep(&mut self, name: &str) -> u32 {
         self.names.insert(name.into()) as u32

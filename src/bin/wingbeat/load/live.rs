@@ -22,17 +22,18 @@ impl Display {
     pub(crate) fn connecting(total: u32) -> Display {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total.into()), ProgressDrawTarget::stderr());
-            bar.with_style(style("connecting {bar:40} {pos}/{len} {per_sec}"))
+            bar.with_style(style("connecting {bar:40} {pos}/{len}"))
         });
         Display { bar }
     }
 
-    /// A line of `seconds` that fill up.
+    /// A line of figures; with a length a bar that fills up in that time.
     pub(crate) fn running(length: Option<Duration>) -> Display {
         let bar = io::stderr().is_terminal().then(|| {
             let bar =
                 ProgressBar::with_draw_target(length.map(|length| length.as_secs()), ProgressDrawTarget::stderr());
-            let template = if length.is_some() { "{bar:10} {pos:>3}/{len} s  {msg}" } else { "{elapsed:>5}  {msg}" };
+            let template =
+                if length.is_some() { "{bar:10} {pos:>3}/{len} s  {wide_msg}" } else { "{elapsed:>5}  {wide_msg}" };
             bar.with_style(style(template))
         });
         Display { bar }
@@ -111,8 +112,8 @@ mod tests {
             display.position(1);
             display.finish();
         }
-        style("connecting {bar:40} {pos}/{len} {per_sec}");
-        style("{bar:10} {pos:>3}/{len} s  {msg}");
-        style("{elapsed:>5}  {msg}");
+        style("connecting {bar:40} {pos}/{len}");
+        style("{bar:10} {pos:>3}/{len} s  {wide_msg}");
+        style("{elapsed:>5}  {wide_msg}");
     }
 }

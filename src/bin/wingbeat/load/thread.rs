@@ -127,15 +127,14 @@ impl<W: Workload> Thread<W> {
         let mut at_start = None;
         while now < self.shared.end() {
             if at_start.is_none() && now >= times.window.start {
-                at_start = Some((own_thread_cpu_ns()?, mem::take(&mut self.spun_ns)));
+                at_start = Some(own_thread_cpu_ns().ok());
+                self.spun_ns = 0;
             }
             let due = self.worker.with(|client, _| client.workload.next_at()).unwrap_or(u64::MAX);
             now = self.turn(now, due.min(now + WAIT_MAX_NS))?;
         }
-        let busy = match at_start {
-            Some((cpu, _)) => Some((own_thread_cpu_ns()? - cpu).saturating_sub(self.spun_ns)),
-            None => None,
-        };
+        let busy = at_start.flatten().zip(own_thread_cpu_ns().ok()).map(|(start, end)| end - start);
+        let busy = busy.map(|ns| ns.saturating_sub(self.spun_ns));
         let end = self.shared.end();
         self.worker.with(|client, _| client.stop(end));
         Ok(busy)
