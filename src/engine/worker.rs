@@ -102,7 +102,7 @@ impl<M: Send + 'static> WorkerSeed<M> {
             fired: Vec::with_capacity(config.budgets.timers as usize),
             completions: 0,
         };
-        Worker { driver, engine, lane, handle, listeners: Vec::new(), spin: Duration::ZERO, worked: false }
+        Worker { driver, engine, lane, handle, listeners: Vec::new(), spin: Duration::ZERO, worked: false, done: 0 }
     }
 }
 
@@ -136,6 +136,8 @@ pub struct Worker<H: Handler, D: Driver = Epoll> {
     listeners: Vec<ListenerId>,
     spin: Duration,
     worked: bool,
+    /// Completions up to the turn before.
+    done: u64,
 }
 
 impl<H: Handler, D: Driver> fmt::Debug for Worker<H, D> {
@@ -278,19 +280,27 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         self.mail();
         self.engine.advance_timers();
         self.dial();
-        let mut deliveries = self.engine.core.table.config.budgets.deliveries;
+        let mut deliveries = self.deliveries();
         for _ in 0..FLUSH_ROUNDS {
             self.fan_out(&mut deliveries);
             self.engine.core.table.flush(&mut self.driver);
             self.engine.core.table.evict();
             self.callbacks_after_flush();
             self.pause_and_resume();
-            if self.engine.core.table.dirty.is_empty() && self.engine.core.topics.is_idle() {
+            let walks = deliveries > 0 && !self.engine.core.topics.is_idle();
+            if self.engine.core.table.dirty.is_empty() && !walks {
                 break;
             }
         }
         self.shut_and_close();
         self.account();
+    }
+
+    /// How many deliveries this turn may make: as many as it had completions, but for the least of the budget.
+    fn deliveries(&mut self) -> u32 {
+        let completions = self.engine.completions - self.done;
+        self.done = self.engine.completions;
+        self.engine.core.table.config.budgets.deliveries.max(completions.try_into().unwrap_or(u32::MAX))
     }
 
     fn mail(&mut self) {
