@@ -306,9 +306,10 @@ mod tests {
                 assert_eq!(joined.0, items);
                 self.joined_used += 1;
             }
+            let cost = if run.joined().is_some() { 1 } else { run.len() };
             match self.visits.last_mut() {
-                Some((last, count)) if *last == conn => *count += run.len(),
-                _ => self.visits.push((conn, run.len())),
+                Some((last, count)) if *last == conn => *count += cost,
+                _ => self.visits.push((conn, cost)),
             }
             self.got.entry(conn).or_default().extend(items);
         }
@@ -542,7 +543,7 @@ mod tests {
         owner.join = true;
         publish_all(&mut topics, 0..16);
         topics.walk(&mut { u32::MAX }, &mut owner);
-        assert_eq!(owner.visits, (0..100).map(|conn| (conn, 16)).collect::<Vec<_>>());
+        assert_eq!(owner.visits, (0..100).map(|conn| (conn, 1)).collect::<Vec<_>>());
         assert_eq!((owner.joins, owner.joins_retired, owner.joined_used), (1, 1, 100));
         assert_eq!(owner.retired, (0..16).collect::<Vec<_>>());
     }
