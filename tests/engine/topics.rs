@@ -189,3 +189,19 @@ fn a_topic_with_ten_thousand_subscribers_does_not_hold_up_the_others() {
     assert!(turns >= SUBSCRIBERS * 3 / (BUDGET + 2));
     assert!(raws.iter().all(|raw| raw.peer.received().len() == 18));
 }
+
+/// The walk has passed the one and not come to the other, whose place in the list changes when the first one leaves.
+#[test]
+fn two_that_close_at_once_in_the_middle_of_a_walk_get_what_they_are_owed() {
+    let (mut world, mut raws) = audience(sliced(), 12);
+    let first = world.record.borrow().ids[&1];
+    world.handle.publish("t", Message::text("owed"));
+    world.turn();
+    assert_eq!((texts(&mut raws[0]).len(), texts(&mut raws[11]).len()), (1, 0));
+    world.handle.mail(first, "to 12 close 1000;close 1000".into()).unwrap();
+    world.settle();
+    for raw in &mut raws {
+        assert_eq!(texts(raw), ["owed"]);
+    }
+    assert_eq!((raws[0].seen.close_code(), raws[11].seen.close_code()), (Some(1000), Some(1000)));
+}
