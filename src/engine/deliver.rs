@@ -57,7 +57,7 @@ impl Table {
         let len = self.slab.len(frame);
         self.counters.messages_accepted += messages;
         let hot = &mut self.hot[slot];
-        if hot.has(flag::BLOCKED | flag::DOOMED | flag::CLIENT) {
+        if hot.has(flag::BLOCKED | flag::CLIENT) {
             return self.deliver_slowly(slot, frame, messages, len);
         }
         hot.outbox.push(&mut self.nodes, self.slab.share(frame), len, Origin::Topic);
@@ -71,10 +71,6 @@ impl Table {
     fn deliver_slowly(&mut self, slot: u32, frame: &FrameRef, messages: u64, len: usize) {
         let high = self.config.limits.outbox_high;
         let hot = &mut self.hot[slot];
-        if hot.has(flag::DOOMED) {
-            self.counters.messages_undelivered += messages;
-            return;
-        }
         let over = hot.has(flag::BLOCKED) && hot.queued() > 0 && hot.queued() as usize + len > high as usize;
         if over && self.config.slow_consumer == SlowConsumer::DropNewest {
             self.counters.messages_dropped += messages;

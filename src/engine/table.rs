@@ -204,6 +204,9 @@ impl Table {
         if self.queued(slot) > self.config.limits.outbox_high {
             self.cold(slot).pong = Some(payload.into());
         } else {
+            if let Some(cold) = self.hot[slot].cold.as_deref_mut() {
+                cold.pong = None; // the newest answers for those before it
+            }
             self.control(slot, Opcode::Pong, payload);
         }
     }

@@ -1,0 +1,103 @@
+//! Planned closing.
+#![forbid(unsafe_code)]
+
+use crate::common::world::*;
+use std::time::Duration;
+use wingbeat::engine::Drain;
+
+fn plan(batch: u32) -> Drain {
+    Drain { batch, interval: Duration::from_millis(100), deadline: Duration::from_millis(1000), ..Drain::default() }
+}
+
+fn closed(raws: &mut [Raw]) -> usize {
+    raws.iter_mut().filter_map(|raw| raw.read().close_code()).inspect(|code| assert_eq!(*code, 1012)).count()
+}
+
+/// Well-behaved peers answer the Close and close when the server has.
+fn answer(raws: &[Raw]) {
+    for raw in raws.iter().filter(|raw| raw.seen.closed) {
+        raw.close(1012);
+        if raw.peer.is_eof() {
+            raw.peer.close();
+        }
+    }
+}
+
+#[test]
+fn batches_with_1012_then_the_workers_end() {
+    let mut world = World::one(config());
+    let mut raws: Vec<_> = (1..=10).map(|key| world.open(key)).collect();
+    world.handle.drain(plan(3)).unwrap();
+    world.settle();
+    assert_eq!(closed(&mut raws), 3);
+    assert!(world.net.connect(&world.address).is_err(), "nobody listens any more");
+    for expected in [6, 9, 10] {
+        answer(&raws);
+        world.pass(100);
+        assert_eq!(closed(&mut raws), expected);
+    }
+    assert!(!world.workers[0].is_drained());
+    answer(&raws);
+    world.settle();
+    answer(&raws);
+    world.settle();
+    assert!(world.workers[0].is_drained());
+    assert_eq!(world.closes(1012, "drain"), 10);
+    assert!(raws.iter().all(|raw| !raw.peer.is_reset()), "no abnormal close for those that behave");
+    world.assert_quiet();
+}
+
+#[test]
+fn batches_are_shared_among_the_workers() {
+    let mut world = World::new(3, config(), 3);
+    let mut raws: Vec<_> = (1..=30).map(|key| world.open(key)).collect();
+    world.handle.drain(plan(7)).unwrap();
+    world.settle();
+    assert_eq!(closed(&mut raws), 7);
+}
+
+#[test]
+fn at_the_deadline_the_rest_is_dropped() {
+    let mut config = config();
+    config.limits.close_timeout = Duration::from_secs(60);
+    let mut world = World::one(config);
+    let mut raws: Vec<_> = (1..=5).map(|key| world.open(key)).collect();
+    let opening = world.connect();
+    opening.peer.send(b"GET /");
+    raws[0].peer.stall(true);
+    world.handle.drain(plan(1)).unwrap();
+    world.pass(980);
+    assert_eq!(closed(&mut raws[1..]), 4);
+    assert!(!world.workers[0].is_drained(), "nobody answered");
+    world.pass(150);
+    assert!(world.workers[0].is_drained());
+    world.assert_quiet();
+    assert_eq!(world.closes(1012, "drain"), 5);
+}
+
+#[test]
+fn who_comes_during_a_drain_is_refused() {
+    let mut world = World::one(config());
+    let _open = world.open(1);
+    let mut half = world.connect();
+    let request = crate::common::wire::request("/", "");
+    half.peer.send(&request[..20]);
+    world.settle();
+    let mut queued = world.connect();
+    world.handle.drain(plan(1)).unwrap();
+    world.turn();
+    half.peer.send(&request[20..]);
+    queued.peer.send(&request);
+    world.pass(400);
+    assert_eq!((half.read().status(), queued.read().status()), (Some(503), Some(503)));
+}
+
+#[test]
+fn a_second_drain_changes_nothing() {
+    let mut world = World::one(config());
+    let mut raws: Vec<_> = (1..=4).map(|key| world.open(key)).collect();
+    world.handle.drain(plan(1)).unwrap();
+    world.handle.drain(plan(100)).unwrap();
+    world.settle();
+    assert_eq!(closed(&mut raws), 1);
+}

@@ -1,0 +1,145 @@
+//! What silence means.
+#![forbid(unsafe_code)]
+
+use crate::common::wire;
+use crate::common::world::*;
+use std::time::Duration;
+use wingbeat::Config;
+
+fn idle() -> Config {
+    let mut config = config();
+    config.limits.idle_timeout = Duration::from_millis(600);
+    config
+}
+
+fn pings(raw: &mut Raw) -> usize {
+    raw.read().frames.iter().filter(|frame| frame.opcode == wire::PING).count()
+}
+
+#[test]
+fn a_silent_peer_is_pinged_at_two_thirds_and_closed_at_the_end() {
+    let mut world = World::one(idle());
+    let mut raw = world.open(1);
+    world.pass(380);
+    assert_eq!(pings(&mut raw), 0);
+    world.pass(60);
+    assert_eq!(pings(&mut raw), 1);
+    world.pass(140);
+    assert_eq!((pings(&mut raw), raw.seen.close_code()), (1, None));
+    world.pass(60);
+    assert_eq!(raw.read().close_code(), Some(1001));
+    assert_eq!(world.closes(1001, "idle"), 1);
+}
+
+#[test]
+fn a_pong_or_any_byte_counts_as_life() {
+    let mut world = World::one(idle());
+    let mut raw = world.open(1);
+    for round in 1..=5 {
+        world.pass(440);
+        assert_eq!((pings(&mut raw), raw.seen.close_code()), (round, None));
+        match round % 2 {
+            0 => raw.peer.send(&wire::masked(wire::PONG, b"")),
+            _ => raw.peer.send(&[0x8a]), // a byte of a pong; the rest follows
+        };
+        world.settle();
+        if round % 2 == 1 {
+            raw.peer.send(&wire::masked(wire::PONG, b"")[1..]);
+            world.settle();
+        }
+    }
+}
+
+#[test]
+fn what_we_send_is_no_sign_of_life() {
+    let mut world = World::one(idle());
+    let mut raw = world.open(1);
+    let id = world.record.borrow().ids[&1];
+    for _ in 0..8 {
+        world.pass(80);
+        world.handle.send(id, wingbeat::Message::text("news")).unwrap();
+    }
+    world.settle();
+    assert_eq!(raw.read().close_code(), Some(1001));
+}
+
+/// After a jump of the clock (a stopped process, a suspended machine) nobody is dropped who was not asked.
+#[test]
+fn a_jump_of_the_clock_pings_before_it_closes() {
+    let mut world = World::one(idle());
+    let mut raw = world.open(1);
+    world.net.advance(Duration::from_secs(100));
+    world.settle();
+    assert_eq!((pings(&mut raw), raw.seen.close_code()), (1, None));
+    world.pass(180);
+    assert_eq!(raw.read().close_code(), None, "a third of the timeout is left to answer");
+    world.pass(60);
+    assert_eq!(raw.read().close_code(), Some(1001));
+}
+
+#[test]
+fn a_paused_peer_is_not_idle() {
+    let mut world = World::one(idle());
+    let mut raw = world.open(1);
+    raw.text("pause");
+    world.pass(2000);
+    assert_eq!((pings(&mut raw), raw.read().close_code()), (0, None));
+}
+
+#[test]
+fn keepalive_can_be_off() {
+    let mut config = idle();
+    config.limits.idle_timeout = Duration::ZERO;
+    let mut world = World::one(config);
+    let mut raw = world.open(1);
+    world.pass(3000);
+    assert_eq!(raw.read().frames, []);
+    assert_eq!(world.counters().open, 1);
+}
+
+/// A peer that takes nothing: noticed within twice the stall timeout, however long the idle timeout is.
+#[test]
+fn a_peer_that_takes_nothing_is_dropped_after_the_stall_timeout() {
+    for idle_timeout in [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3600)] {
+        let mut config = config();
+        config.limits.idle_timeout = idle_timeout;
+        config.limits.stall_timeout = Duration::from_millis(300);
+        config.limits.close_timeout = Duration::from_millis(100);
+        let mut world = World::one(config);
+        world.net.set_buffer(100);
+        let raw = world.open(1);
+        raw.peer.stall(true);
+        raw.text("send 1 500");
+        world.pass(280);
+        assert_eq!(world.counters().open, 1);
+        world.pass(400);
+        assert_eq!((world.closes(1013, "stalled"), world.counters().open), (1, 0), "{idle_timeout:?}");
+        world.pass(150);
+        world.assert_quiet();
+    }
+}
+
+/// One that takes a little now and then is slow, not stalled.
+#[test]
+fn a_slow_peer_is_not_stalled() {
+    let mut config = config();
+    config.limits.idle_timeout = Duration::ZERO;
+    config.limits.stall_timeout = Duration::from_millis(300);
+    config.limits.outbox_high = 100;
+    let mut world = World::one(config);
+    world.net.set_buffer(1000);
+    let mut raw = world.open(1);
+    raw.peer.stall(true);
+    raw.text("send 100 200");
+    for _ in 0..30 {
+        world.pass(100);
+        raw.peer.stall(false);
+        world.turn();
+        raw.peer.stall(true);
+    }
+    assert_eq!((world.counters().open, world.closes(1013, "stalled")), (1, 0));
+    raw.peer.stall(false);
+    world.settle();
+    world.pass(100);
+    assert_eq!(raw.read().texts().len(), 100);
+}

@@ -1,0 +1,13 @@
+//! The engine on the simulator, rule by rule: each test fails if its rule is gone.
+#![forbid(unsafe_code)]
+
+mod closing;
+#[path = "../common/mod.rs"]
+mod common;
+mod drain;
+mod flow;
+mod keepalive;
+mod opening;
+mod outgoing;
+mod topics;
+mod workers;

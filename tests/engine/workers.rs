@@ -1,0 +1,137 @@
+//! Several workers, and the handle from outside.
+#![forbid(unsafe_code)]
+
+use crate::common::world::*;
+use wingbeat::Message;
+use wingbeat::engine::Full;
+
+/// Two workers, subscribers on both, and their indices among `raws`.
+fn two(config: wingbeat::Config) -> (World, Vec<Raw>, Vec<u16>) {
+    let mut world = World::new(5, config, 2);
+    let raws: Vec<_> = (1..=12).map(|key| world.open_with(key, "sub t")).collect();
+    let workers: Vec<u16> = (1..=12).map(|key| world.record.borrow().ids[&key].worker).collect();
+    assert!(workers.contains(&0) && workers.contains(&1));
+    (world, raws, workers)
+}
+
+#[test]
+fn publications_cross_workers_in_the_publishers_order() {
+    for (mail_messages, mail_budget) in [(64, 1024), (4, 1024), (1, 1), (2, 3)] {
+        let mut config = config();
+        config.limits.mail_messages = mail_messages;
+        config.budgets.mail = mail_budget;
+        let (mut world, mut raws, workers) = two(config);
+        let from = |worker| workers.iter().position(|&at| at == worker).unwrap();
+        for round in 0..10 {
+            for worker in [0u16, 1] {
+                let script: Vec<_> = (0..5).map(|i| format!("tell t w{worker}.{:03}", round * 5 + i)).collect();
+                raws[from(worker)].text(&script.join(";"));
+            }
+            for i in 0..3 {
+                world.handle.publish("t", Message::text(&format!("h.{:03}", round * 3 + i)));
+            }
+            world.turn();
+        }
+        (0..200).for_each(|_| world.turn());
+        for raw in &mut raws {
+            let texts = raw.read().texts();
+            for (source, count) in [("w0.", 50), ("w1.", 50), ("h.", 30)] {
+                let got: Vec<_> = texts.iter().filter(|text| text.starts_with(source)).collect();
+                assert!(got.len() == count && got.is_sorted(), "{source}: {got:?}");
+            }
+        }
+        assert_eq!(world.record.borrow().last_published.unwrap().workers, 1);
+        assert_eq!(world.counters().publish_refused, 0);
+    }
+}
+
+#[test]
+fn a_worker_whose_lane_is_full_is_reported() {
+    let mut config = config();
+    config.limits.mail_messages = 4;
+    config.limits.mail_overflow_bytes = 0;
+    let (mut world, mut raws, workers) = two(config);
+    let publisher = workers.iter().position(|&worker| worker == 0).unwrap();
+    let listener = workers.iter().position(|&worker| worker == 1).unwrap();
+    raws[publisher].text(&(0..6).map(|i| format!("tell t {i}")).collect::<Vec<_>>().join(";"));
+    world.turn();
+    let published = world.record.borrow().last_published.unwrap();
+    assert_eq!((published.workers, published.refused), (0, 1));
+    world.settle();
+    assert_eq!(world.counters().publish_refused, 2);
+    assert_eq!(raws[listener].read().texts(), ["0", "1", "2", "3"]);
+    assert_eq!(raws[publisher].read().texts(), ["0", "1", "2", "3", "4", "5"]);
+    let outcomes: Vec<_> = (0..6).map(|_| world.handle.publish("t", Message::text("x"))).collect();
+    assert!(outcomes[..4].iter().all(|published| (published.workers, published.refused) == (2, 0)));
+    assert!(outcomes[4..].iter().all(|published| (published.workers, published.refused) == (0, 2)));
+}
+
+#[test]
+fn mail_is_refused_when_full_and_taken_later() {
+    let mut config = config();
+    config.limits.mail_messages = 3;
+    config.limits.mail_overflow_bytes = 0;
+    let mut world = World::one(config);
+    let mut raw = world.open(1);
+    let id = world.record.borrow().ids[&1];
+    let outcomes: Vec<_> = (0..5).map(|i| world.handle.mail(id, format!("say {i}"))).collect();
+    assert_eq!(outcomes, [Ok(()), Ok(()), Ok(()), Err(Full), Err(Full)]);
+    assert_eq!(world.handle.send(id, Message::text("no")), Err(Full));
+    world.settle();
+    world.handle.send(id, Message::text("yes")).unwrap();
+    world.settle();
+    assert_eq!(raw.read().texts(), ["0", "1", "2", "yes"]);
+}
+
+#[test]
+fn an_unknown_worker_takes_nothing() {
+    let mut world = World::one(config());
+    let _raw = world.open(1);
+    let id = wingbeat::ConnId { worker: 7, ..world.record.borrow().ids[&1] };
+    assert_eq!(world.handle.send(id, Message::text("no")), Err(Full));
+}
+
+#[test]
+fn interest_ends_with_the_last_subscriber() {
+    let (mut world, raws, workers) = two(config());
+    let only = workers.iter().position(|&worker| worker == 0).unwrap();
+    for (at, raw) in raws.iter().enumerate() {
+        if workers[at] == 1 {
+            raw.text("unsub t");
+        }
+    }
+    world.settle();
+    raws[only].text("tell t x");
+    world.settle();
+    let published = world.record.borrow().last_published.unwrap();
+    assert_eq!(published.workers, 0, "worker 1 has nobody left");
+}
+
+#[test]
+fn timers_come_at_their_time_and_in_order() {
+    let mut world = World::one(config());
+    let mut raw = world.open(1);
+    raw.text("after 100 say late;after 20 say soon;after 20 say sooner?;after 0 say now");
+    world.settle();
+    assert_eq!(raw.read().texts(), ["now"]);
+    world.pass(16);
+    assert_eq!(raw.read().texts(), ["now"]);
+    world.pass(8);
+    assert_eq!(raw.read().texts(), ["now", "soon", "sooner?"]);
+    world.pass(80);
+    assert_eq!(raw.read().texts(), ["now", "soon", "sooner?", "late"]);
+}
+
+#[test]
+fn one_connection_may_act_for_another() {
+    let mut world = World::one(config());
+    let (mut a, mut b) = (world.open(1), world.open(2));
+    a.text("to 2 say hello,sub t;tell t x;to 2 close 1000;say done");
+    world.settle();
+    assert_eq!(a.read().texts(), ["done"]);
+    b.read();
+    assert_eq!((b.seen.texts(), b.seen.close_code()), (vec!["hello", "x"], Some(1000)));
+    a.text("to 2 say gone");
+    world.settle();
+    assert_eq!(world.counters().open, 1);
+}
