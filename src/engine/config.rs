@@ -145,7 +145,8 @@ pub struct Config {
     /// Kernel queue of connections not yet accepted. Default 4,096.
     pub backlog: u32,
     /// Gives each worker a descriptor table of its own (`unshare(CLONE_FILES)`), so that the process holds
-    /// `workers x RLIMIT_NOFILE` connections. Default off.
+    /// `workers x RLIMIT_NOFILE` connections. The table starts as a copy of the process's: what is open when the server
+    /// starts stays open until its workers end, so start it early. Default off.
     pub own_descriptor_table: bool,
     /// Lets other processes bind the same port (`SO_REUSEPORT`), for a rolling restart. Default off: a port in use is
     /// an error.

@@ -175,7 +175,8 @@ impl<H: Handler> Engine<H> {
         // What was not open the first time may be by now: the table is gone over until nothing lives.
         let cursor = if at >= capacity && !over { 0 } else { at };
         self.drain = Some(Draining { plan, cursor, deadline });
-        if self.core.table.live > 0 {
+        // Until the deadline even if nothing lives: some may wait to be accepted yet.
+        if self.core.table.live > 0 || !over {
             let left = deadline.wrapping_sub(self.core.table.tick).max(1);
             self.core.alarm(plan.interval.min(TICK * left.min(1 << 20)), Alarm::Drain);
         }

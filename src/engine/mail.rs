@@ -149,12 +149,13 @@ impl<M: Send + 'static> Handle<M> {
 
     /// Starts a drain on every worker: no new connections, those that are open closed in batches with 1012, the rest
     /// dropped at the deadline; then the workers end.
+    ///
+    /// # Errors
+    /// [`Full`] if a worker could not be told; the others were.
     pub fn drain(&self, drain: Drain) -> Result<(), Full> {
         let workers = self.ports.ports.len() as u32;
-        for worker in 0..workers {
-            self.ports.post(worker as usize, Mail::Drain(drain.share(worker, workers)), 0)?;
-        }
-        Ok(())
+        let tell = |worker| self.ports.post(worker as usize, Mail::Drain(drain.share(worker, workers)), 0);
+        (0..workers).map(tell).fold(Ok(()), Result::and)
     }
 
     /// Counters of all workers, as of the last turn of each.

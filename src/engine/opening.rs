@@ -26,6 +26,9 @@ impl<H: Handler> Engine<H> {
                     hot.address = address;
                 }
                 table.cold(id.slot).peer = peer;
+                if self.drain.is_some() {
+                    self.respond(id.slot, &Response::text(503, "the server is going away\n"), false);
+                }
             }
             Admitted::No => {
                 table.counters.refused += 1;

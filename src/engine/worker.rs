@@ -201,9 +201,9 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         [self.engine.next_due(now), self.driver.longest_wait()].into_iter().flatten().min()
     }
 
-    /// Whether a drain is over: nothing lives any more.
+    /// Whether a drain is over: nothing lives any more, and nobody waits to be accepted.
     pub fn is_drained(&self) -> bool {
-        self.engine.drain.is_some() && self.engine.core.table.live == 0
+        self.engine.drain.is_some() && self.engine.core.table.live == 0 && self.driver.longest_wait().is_none()
     }
 
     /// Sockets of this worker that exist, those in the opening and closing handshakes included.
@@ -253,7 +253,8 @@ impl<H: Handler, D: Driver> Worker<H, D> {
 
     /// Waking a halted core costs more than looking again a few times. True if there is something to do.
     fn spin(&mut self) -> io::Result<bool> {
-        if self.spin.is_zero() || !self.worked || self.has_work() {
+        // A drain may end without a completion: it is not looked for here.
+        if self.spin.is_zero() || !self.worked || self.has_work() || self.engine.drain.is_some() {
             return Ok(false);
         }
         let (before, end) = (self.engine.completions, Instant::now() + self.spin);
