@@ -110,7 +110,7 @@ pub struct Budgets {
     /// Messages taken from other threads per turn. Default 1,024.
     pub mail: usize,
     /// Deliveries of publications per turn (a joined burst counts as one per subscriber), or as many as there were
-    /// completions, if those are more: so that neither replies nor publications starve the other. The rest is owed to
+    /// receives, if those are more: so that neither replies nor publications starve the other. The rest is owed to
     /// the next turn. A delivery costs about 4 us of system call, a turn 0.5 us: the default of 32 keeps replies within
     /// about 150 us of a publication to any number of subscribers, at 0.3 % of its cost. Default 32.
     pub deliveries: u32,

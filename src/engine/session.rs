@@ -39,6 +39,8 @@ pub(crate) struct Engine<H: Handler> {
     pub(crate) fired: Vec<u32>,
     /// Completions taken since the start: tells a turn that found something from one that did not.
     pub(crate) completions: u64,
+    /// Those of them that brought bytes.
+    pub(crate) receives: u64,
 }
 
 /// What a connection's input may do now.
@@ -450,6 +452,7 @@ impl<H: Handler> CompletionSink for Engine<H> {
         self.completions += 1;
         match completion {
             Completion::Received { id, data } => {
+                self.receives += 1;
                 if self.core.table.live(id).is_some() {
                     self.received(id.slot, data);
                 }

@@ -101,8 +101,9 @@ impl<M: Send + 'static> WorkerSeed<M> {
             scratch: Vec::new(),
             fired: Vec::with_capacity(config.budgets.timers as usize),
             completions: 0,
+            receives: 0,
         };
-        Worker { driver, engine, lane, handle, listeners: Vec::new(), spin: Duration::ZERO, worked: false, done: 0 }
+        Worker { driver, engine, lane, handle, listeners: Vec::new(), spin: Duration::ZERO, worked: false, receives: 0 }
     }
 }
 
@@ -136,8 +137,8 @@ pub struct Worker<H: Handler, D: Driver = Epoll> {
     listeners: Vec<ListenerId>,
     spin: Duration,
     worked: bool,
-    /// Completions up to the turn before.
-    done: u64,
+    /// Receives up to the turn before.
+    receives: u64,
 }
 
 impl<H: Handler, D: Driver> fmt::Debug for Worker<H, D> {
@@ -297,11 +298,11 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         self.account();
     }
 
-    /// How many deliveries this turn may make: as many as it had completions, but for the least of the budget.
+    /// How many deliveries this turn may make: as many as there were receives, and no fewer than the budget says.
     fn deliveries(&mut self) -> u32 {
-        let completions = self.engine.completions - self.done;
-        self.done = self.engine.completions;
-        self.engine.core.table.config.budgets.deliveries.max(completions.try_into().unwrap_or(u32::MAX))
+        let receives = self.engine.receives - self.receives;
+        self.receives = self.engine.receives;
+        self.engine.core.table.config.budgets.deliveries.max(receives.try_into().unwrap_or(u32::MAX))
     }
 
     fn mail(&mut self) {
