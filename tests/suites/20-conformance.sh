@@ -16,14 +16,24 @@ suite_autobahn_server() {
   stop_server
 }
 
-suite autobahn-client "Autobahn|Testsuite judges the client, strictly"
-suite_autobahn_client() {
+suite autobahn-client "Autobahn|Testsuite judges the engine in its client role, strictly"
+suite_autobahn_client() { autobahn_client engine "$AUTOBAHN_CASES"; }
+
+suite autobahn-client-blocking "Autobahn|Testsuite judges the blocking client, strictly (large messages with --full)"
+suite_autobahn_client_blocking() {
+  local cases=$AUTOBAHN_CASES
+  full || cases=${cases/,9.\*/}
+  autobahn_client blocking "$cases"
+}
+
+# autobahn_client engine|blocking CASES
+autobahn_client() {
   need_python
   tests/autobahn/setup.sh
   cargo build --release --features cli --example autobahn_client
-  tests/autobahn/run-client.sh "$TARGET/release/examples/autobahn_client" "$AUTOBAHN_CASES" tests/autobahn/reports/client \
-    --strict --per-section | tee "$TARGET/tests/autobahn-client.out"
-  autobahn_note "$TARGET/tests/autobahn-client.out"
+  AUTOBAHN_CLIENT=$1 tests/autobahn/run-client.sh "$TARGET/release/examples/autobahn_client" "$2" \
+    "tests/autobahn/reports/client-$1" --strict --per-section | tee "$TARGET/tests/autobahn-client-$1.out"
+  autobahn_note "$TARGET/tests/autobahn-client-$1.out"
 }
 
 # The probe is kept beside the repository, not in it: it judges more servers than this one.
