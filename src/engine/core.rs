@@ -143,31 +143,44 @@ impl Core {
 
     /// To the subscribers here, and to the workers that may have some.
     pub(crate) fn publish(&mut self, topic: &str, except: Option<u32>, key: u64, message: Message<'_>) -> Published {
-        let local = self.publish_here(topic, except, key, message);
-        let Some(exchange) = &self.exchange else { return Published { local, ..Published::default() } };
+        let here = self.publish_here(topic, except, key, message);
+        let Some(exchange) = &self.exchange else { return here };
         let elsewhere = exchange.spread(Some(self.worker.into()), topic, key, message);
         self.table.counters.publish_refused += u64::from(elsewhere.refused);
-        Published { local, ..elsewhere }
+        Published { local: here.local, workers: elsewhere.workers, refused: here.refused + elsewhere.refused }
     }
 
     /// To the subscribers on this worker. User code has run: from here on nothing can fail half-way.
-    pub(crate) fn publish_here(&mut self, topic: &str, except: Option<u32>, key: u64, message: Message<'_>) -> u32 {
+    pub(crate) fn publish_here(
+        &mut self,
+        topic: &str,
+        except: Option<u32>,
+        key: u64,
+        message: Message<'_>,
+    ) -> Published {
         self.table.counters.published += 1;
         if self.topics.is_empty() {
-            return 0;
+            return Published::default();
         }
         let need = encoder::header_len(message.payload.len(), false) + message.payload.len();
+        if self.table.slab.live_bytes() + need > self.table.config.limits.frame_bytes {
+            self.table.counters.publish_refused += 1;
+            return Published { refused: 1, ..Published::default() };
+        }
         let opcode = opcode(message.kind);
         let frame = self.table.slab.build(need, 1, |out| encoder::frame(out, opcode, true, message.payload, None));
         if self.table.config.slow_consumer == SlowConsumer::Conflate {
             let key = self.table.interest.shared().key(topic, key);
             self.table.slab.set_key(&frame, key);
         }
-        match self.topics.publish(topic, except.unwrap_or(NIL), Publication { frame }) {
-            Ok(subscribers) => subscribers,
+        match self.topics.publish(topic, except.unwrap_or(NIL), Publication { frame, owed: need }) {
+            Ok(local) => {
+                self.table.owed_bytes += need;
+                Published { local, ..Published::default() }
+            }
             Err(publication) => {
                 self.table.slab.release(publication.frame);
-                0
+                Published::default()
             }
         }
     }

@@ -22,7 +22,6 @@ impl<H: Handler> Engine<H> {
                 let hot = &mut table.hot[id.slot];
                 hot.flags |= flag::ADMITTED;
                 if let Some(address) = address {
-                    hot.flags |= flag::COUNTED;
                     hot.address = address;
                 }
                 table.cold(id.slot).peer = peer;
