@@ -305,7 +305,7 @@ impl Scope<'_> {
     /// An open connection of this worker.
     pub fn conn(&mut self, id: ConnId) -> Option<Conn<'_>> {
         let here = id.worker == self.core.worker && self.core.table.is_open(id.socket);
-        here.then(|| Conn { core: self.core, slot: id.socket.slot })
+        here.then_some(Conn { core: self.core, slot: id.socket.slot })
     }
 
     /// Open connections of this worker.

@@ -11,7 +11,9 @@ use super::handler::{Conn, Handler, Message, Scope};
 use super::mail::Mail;
 use crate::buffer::Paged;
 use crate::driver::{Completion, CompletionSink, SocketId};
-use crate::proto::{Assembler, CloseCode, ControlKind, Event, MessageKind, Opcode, ProtoError, parse_close};
+use crate::proto::{
+    Assembler, CloseCode, ControlKind, Event, MAX_CLOSE_REASON, MessageKind, Opcode, ProtoError, parse_close,
+};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{sync::Arc, time::Instant};
 
@@ -252,9 +254,8 @@ impl<H: Handler> Engine<H> {
         let mut len = 0;
         if let Some(code) = code {
             payload[..2].copy_from_slice(&code.get().to_be_bytes());
-            let reason = &reason[..reason.floor_char_boundary(123)];
-            payload[2..2 + reason.len()].copy_from_slice(reason.as_bytes());
-            len = 2 + reason.len();
+            len = 2 + cut(reason, MAX_CLOSE_REASON).len();
+            payload[2..len].copy_from_slice(&reason.as_bytes()[..len - 2]);
         }
         self.core.table.control(slot, Opcode::Close, &payload[..len]);
     }
@@ -432,6 +433,12 @@ impl<H: Handler> Engine<H> {
         }
         self.after_callbacks();
     }
+}
+
+/// As much of a text as `max` bytes hold, in whole characters.
+fn cut(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
+    &text[..end.unwrap_or(0)]
 }
 
 impl<H: Handler> CompletionSink for Engine<H> {

@@ -48,7 +48,8 @@ pub fn group<M: Send + 'static>(wakers: &[Arc<dyn Wake>], config: Config) -> (Ve
     let limits = config.limits;
     let lanes = LaneConfig { capacity: limits.mail_messages, overflow_bytes: limits.mail_overflow_bytes };
     let (mut ports, mut receivers) = (Vec::new(), Vec::new());
-    for waker in wakers.iter().cloned() {
+    for waker in wakers {
+        let waker = Arc::clone(waker);
         let (sender, receiver) = lane(lanes, Arc::new(move || waker.wake()));
         ports.push(Port { lane: sender, board: Arc::default() });
         receivers.push(receiver);
