@@ -1,4 +1,4 @@
-//! The smallest server: sends every message back.
+//! The smallest server: sends every message back. `cargo run --example echo [ADDRESS]`
 use wingbeat::{Conn, Handler, Message, Never, Request, Scope, Server, Upgrade};
 
 struct Echo;

@@ -1,10 +1,11 @@
 //! A server: listeners, one worker per thread, and the handle to all of them.
 #![forbid(unsafe_code)]
 
-use crate::driver::{Address, EpollSeed, ListenOptions, is_port_free};
+use crate::driver::{Address, EpollSeed, ListenOptions, is_port_free, reserve_port};
 use crate::engine::{Config, Drain, Full, Handle, Handler, Worker, WorkerSeed, group};
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::{io, time::Duration};
@@ -108,7 +109,9 @@ impl Server {
 
     /// As [`Server::serve`], and returns as soon as every worker listens.
     pub fn spawn<H: Handler>(self, make: impl Fn(usize) -> H + Send + Sync + 'static) -> io::Result<Running<H::Mail>> {
-        let addresses = self.addresses.iter().map(|address| self.probe(address)).collect::<io::Result<Vec<_>>>()?;
+        let mut reserved = Vec::new(); // until every worker listens
+        let probed = self.addresses.iter().map(|address| self.probe(address, &mut reserved));
+        let addresses = probed.collect::<io::Result<Vec<_>>>()?;
         let drivers = (0..self.workers).map(|_| EpollSeed::new(self.config.driver)).collect::<io::Result<Vec<_>>>()?;
         let wakers: Vec<_> = drivers.iter().map(EpollSeed::waker).collect();
         let (seeds, handle) = group(&wakers, self.config);
@@ -117,24 +120,35 @@ impl Server {
         for (index, (seed, driver)) in seeds.into_iter().zip(drivers).enumerate() {
             let part = Part { index, workers: self.workers, config: self.config, addresses: addresses.clone() };
             let (make, ready) = (Arc::clone(&make), ready.clone());
-            let body = move || part.run(seed, driver, &*make, &ready);
+            let body = move || part.run(seed, driver, &*make, ready);
             running.threads.push(thread::Builder::new().name(format!("wingbeat-{index}")).spawn(body)?);
         }
         drop(ready);
         running.addresses = addresses;
+        let mut begun = 0;
         for outcome in started {
-            let (index, bound) = outcome.inspect_err(|_| running.abandon())?;
-            if index == 0 {
-                running.addresses = bound;
+            match outcome {
+                Ok((0, bound)) => running.addresses = bound,
+                Ok(_) => {}
+                Err(error) => return Err(running.abandon(error)),
             }
+            begun += 1;
+        }
+        if begun < self.workers {
+            return Err(running.abandon(io::Error::other("a worker panicked before it listened")));
         }
         Ok(running)
     }
 
-    /// Finds a port that is in use, which `SO_REUSEPORT` would hide, and gives port 0 a number that all workers share.
-    fn probe(&self, address: &Address) -> io::Result<Address> {
+    /// Finds a port that is in use, which `SO_REUSEPORT` would hide, and gives port 0 a number if workers share it.
+    fn probe(&self, address: &Address, reserved: &mut Vec<OwnedFd>) -> io::Result<Address> {
         match address {
-            Address::Tcp(address) if !self.config.reuse_port || address.port() == 0 => {
+            Address::Tcp(address) if address.port() == 0 && self.workers > 1 => {
+                let (descriptor, address) = reserve_port(*address)?;
+                reserved.push(descriptor);
+                Ok(Address::Tcp(address))
+            }
+            Address::Tcp(address) if address.port() != 0 && !self.config.reuse_port => {
                 is_port_free(*address).map(Address::Tcp)
             }
             address => Ok(address.clone()),
@@ -162,11 +176,12 @@ impl Part {
         seed: WorkerSeed<H::Mail>,
         driver: EpollSeed,
         make: &dyn Fn(usize) -> H,
-        ready: &mpsc::Sender<Started>,
+        ready: mpsc::Sender<Started>,
     ) -> io::Result<()> {
         match self.start(seed, driver, make) {
             Ok((worker, bound)) => {
                 let _ = ready.send(Ok((self.index, bound)));
+                drop(ready); // `spawn` reads until the last sender is gone
                 worker.run()
             }
             Err(error) => {
@@ -241,8 +256,10 @@ impl<M: Send + 'static> Running<M> {
         outcome
     }
 
-    /// Ends workers that had begun when another could not.
-    fn abandon(&mut self) {
+    /// Ends workers that had begun when another could not, and gives back why.
+    fn abandon(self, error: io::Error) -> io::Error {
         let _ = self.handle.drain(Drain { deadline: Duration::ZERO, ..Drain::default() });
+        let _ = self.join();
+        error
     }
 }

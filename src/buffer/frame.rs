@@ -47,6 +47,7 @@ struct Entry {
     body: Rc<Body>,
     refs: u32,
     messages: u32,
+    key: u64,
 }
 
 /// All frames of one worker, recycled by size class.
@@ -103,7 +104,7 @@ impl FrameSlab {
     }
 
     fn add_entry(&mut self, capacity: usize) -> u32 {
-        self.entries.push(Entry { body: Rc::new(Body(Vec::with_capacity(capacity))), refs: 0, messages: 0 });
+        self.entries.push(Entry { body: Rc::new(Body(Vec::with_capacity(capacity))), refs: 0, messages: 0, key: 0 });
         self.entries.len() as u32 - 1
     }
 
@@ -143,6 +144,7 @@ impl FrameSlab {
         let capacity = body.0.capacity();
         entry.refs = 1;
         entry.messages = messages;
+        entry.key = 0;
         self.free[list].pop();
         if (2..BARE).contains(&list) {
             self.idle_large_bytes -= idle_bytes;
@@ -213,7 +215,7 @@ impl FrameSlab {
         self.live_bytes -= capacity;
         let mut list = CLASSES.iter().rposition(|&class| class <= capacity).unwrap_or(BARE);
         let too_large = capacity > CLASSES[BARE - 1];
-        if too_large || list >= 2 && list < BARE && self.idle_large_bytes + capacity > self.keep_large_bytes {
+        if too_large || (2..BARE).contains(&list) && self.idle_large_bytes + capacity > self.keep_large_bytes {
             list = BARE;
         }
         if list == BARE {
@@ -234,6 +236,18 @@ impl FrameSlab {
     #[inline]
     pub fn messages(&self, frame: &FrameRef) -> u32 {
         self.entries[frame.0 as usize].messages
+    }
+
+    /// What the frame is about, where a newer one may stand for an older one; 0: nothing.
+    #[inline]
+    pub fn key(&self, frame: &FrameRef) -> u64 {
+        self.entries[frame.0 as usize].key
+    }
+
+    /// Says what the frame is about; see [`FrameSlab::key`].
+    #[inline]
+    pub fn set_key(&mut self, frame: &FrameRef, key: u64) {
+        self.entries[frame.0 as usize].key = key;
     }
 
     /// The bytes, kept alive and unchanged for as long as the `Rc` is held.

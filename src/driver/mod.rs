@@ -22,6 +22,7 @@ mod socket;
 mod waker;
 
 pub use epoll::{Epoll, EpollSeed};
+pub(crate) use socket::reserve_port;
 pub use socket::{Address, AddressError, is_port_free};
 pub use waker::Wake;
 

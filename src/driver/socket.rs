@@ -97,6 +97,20 @@ pub fn is_port_free(address: SocketAddr) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
+/// Has the kernel choose a port that several listeners with `SO_REUSEPORT` are to share. Nobody else is given it while
+/// the descriptor is kept, which gets no connections itself.
+///
+/// # Errors
+/// What `bind` says.
+pub(crate) fn reserve_port(address: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
+    let socket = tcp_socket(address)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    let bound = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok((socket.into(), bound))
+}
+
 /// A socket that listens. Dropping it closes it and removes its file, if that is still its own.
 #[derive(Debug)]
 pub(super) struct Listening {
@@ -197,7 +211,8 @@ fn bind_unix(socket: &Socket, path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether the file is a socket that nobody listens on.
+/// Whether the file is a socket that nobody listens on. Only a connect can tell: a listener that is alive sees one
+/// connection come and go.
 fn is_stale(path: &Path, address: &SockAddr) -> bool {
     // A connect to a regular file is refused just so: that one is somebody's data.
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());

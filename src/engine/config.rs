@@ -18,6 +18,9 @@ pub enum SlowConsumer {
     DropNewest,
     /// Drop what has waited longest, keep what comes: the newest always.
     DropOldest,
+    /// Of publications with the same topic and key ([`Scope::publish_keyed`](super::Scope::publish_keyed)) keep the newest
+    /// alone. If that is still too much, close with 1013. For state that is superseded: prices, positions.
+    Conflate,
 }
 
 /// Numbers that are enforced. Each has a consequence that the peer or the caller sees.
@@ -106,7 +109,10 @@ impl Limits {
 pub struct Budgets {
     /// Messages taken from other threads per turn. Default 1,024.
     pub mail: usize,
-    /// Deliveries of publications per turn; the rest is owed to the next. Default 4,096.
+    /// Deliveries of publications per turn (a joined burst counts as one per subscriber), or as many as there were
+    /// receives, if those are more: so that neither replies nor publications starve the other. The rest is owed to
+    /// the next turn. A delivery costs about 4 us of system call, a turn 0.5 us: the default of 32 keeps replies within
+    /// about 150 us of a publication to any number of subscribers, at 0.3 % of its cost. Default 32.
     pub deliveries: u32,
     /// Timers fired per turn. Default 1,024.
     pub timers: u32,
@@ -116,7 +122,7 @@ pub struct Budgets {
 
 impl Default for Budgets {
     fn default() -> Self {
-        Budgets { mail: 1024, deliveries: 4096, timers: 1024, sends: 8 }
+        Budgets { mail: 1024, deliveries: 32, timers: 1024, sends: 8 }
     }
 }
 
@@ -139,7 +145,8 @@ pub struct Config {
     /// Kernel queue of connections not yet accepted. Default 4,096.
     pub backlog: u32,
     /// Gives each worker a descriptor table of its own (`unshare(CLONE_FILES)`), so that the process holds
-    /// `workers x RLIMIT_NOFILE` connections. Default off.
+    /// `workers x RLIMIT_NOFILE` connections. The table starts as a copy of the process's: what is open when the server
+    /// starts stays open until its workers end, so start it early. Default off.
     pub own_descriptor_table: bool,
     /// Lets other processes bind the same port (`SO_REUSEPORT`), for a rolling restart. Default off: a port in use is
     /// an error.

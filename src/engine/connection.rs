@@ -123,15 +123,24 @@ impl Hot {
     pub(crate) fn queued(&self) -> u32 {
         self.outbox.bytes() + self.in_flight
     }
+}
 
-    pub(crate) fn cold(&mut self) -> &mut Cold {
-        self.cold.get_or_insert_default()
+/// Cold records for reuse: each message that arrives cut needs one for a moment.
+#[derive(Debug, Default)]
+pub(crate) struct ColdPool(#[expect(clippy::vec_box, reason = "the boxes are what is kept")] Vec<Box<Cold>>);
+
+impl ColdPool {
+    /// Records kept.
+    const KEEP: usize = 64;
+
+    pub(crate) fn take(&mut self) -> Box<Cold> {
+        self.0.pop().unwrap_or_default()
     }
 
-    /// Frees the cold record once nothing is in it.
-    pub(crate) fn shed_cold(&mut self) {
-        if self.cold.as_deref().is_some_and(Cold::is_empty) {
-            self.cold = None;
+    pub(crate) fn give(&mut self, mut cold: Box<Cold>) {
+        if self.0.len() < Self::KEEP {
+            *cold = Cold::default();
+            self.0.push(cold);
         }
     }
 }
@@ -161,7 +170,7 @@ impl Cold {
         !self.input.is_empty()
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.assembler.is_none()
             && self.input.is_empty()
             && self.pong.is_none()

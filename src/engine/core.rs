@@ -1,6 +1,7 @@
 //! Everything a callback may touch, whatever the handler's types: not generic, so compiled once.
 #![forbid(unsafe_code)]
 
+use super::config::SlowConsumer;
 use super::connection::{Phase, flag};
 use super::deliver::Publication;
 use super::error::{CloseCause, Published, SendStatus, SubscribeError};
@@ -39,7 +40,6 @@ pub(crate) struct Core {
     pub(crate) timers: Timers<Alarm>,
     pub(crate) dials: Vec<Dial>,
     pub(crate) exchange: Option<Arc<dyn Exchange>>,
-    parcel: Vec<u8>,
 }
 
 impl fmt::Debug for Core {
@@ -62,7 +62,7 @@ impl Core {
         table: Table,
         exchange: Option<Arc<dyn Exchange>>,
     ) -> Self {
-        Core { worker, topics, table, timers: Timers::new(), dials: Vec::new(), exchange, parcel: Vec::new() }
+        Core { worker, topics, table, timers: Timers::new(), dials: Vec::new(), exchange }
     }
 
     pub(crate) fn conn_id(&self, slot: u32) -> ConnId {
@@ -142,16 +142,16 @@ impl Core {
     }
 
     /// To the subscribers here, and to the workers that may have some.
-    pub(crate) fn publish(&mut self, topic: &str, except: Option<u32>, message: Message<'_>) -> Published {
-        let local = self.publish_here(topic, except, message);
+    pub(crate) fn publish(&mut self, topic: &str, except: Option<u32>, key: u64, message: Message<'_>) -> Published {
+        let local = self.publish_here(topic, except, key, message);
         let Some(exchange) = &self.exchange else { return Published { local, ..Published::default() } };
-        let elsewhere = exchange.spread(Some(self.worker.into()), topic, message, &mut self.parcel);
+        let elsewhere = exchange.spread(Some(self.worker.into()), topic, key, message);
         self.table.counters.publish_refused += u64::from(elsewhere.refused);
         Published { local, ..elsewhere }
     }
 
     /// To the subscribers on this worker. User code has run: from here on nothing can fail half-way.
-    pub(crate) fn publish_here(&mut self, topic: &str, except: Option<u32>, message: Message<'_>) -> u32 {
+    pub(crate) fn publish_here(&mut self, topic: &str, except: Option<u32>, key: u64, message: Message<'_>) -> u32 {
         self.table.counters.published += 1;
         if self.topics.is_empty() {
             return 0;
@@ -159,6 +159,10 @@ impl Core {
         let need = encoder::header_len(message.payload.len(), false) + message.payload.len();
         let opcode = opcode(message.kind);
         let frame = self.table.slab.build(need, 1, |out| encoder::frame(out, opcode, true, message.payload, None));
+        if self.table.config.slow_consumer == SlowConsumer::Conflate {
+            let key = self.table.interest.shared().key(topic, key);
+            self.table.slab.set_key(&frame, key);
+        }
         match self.topics.publish(topic, except.unwrap_or(NIL), Publication { frame }) {
             Ok(subscribers) => subscribers,
             Err(publication) => {

@@ -167,7 +167,7 @@ impl<H: Handler> Engine<H> {
         let Some(Draining { plan, cursor, deadline }) = self.drain else { return };
         let over = deadline.wrapping_sub(self.core.table.tick) as i32 <= 0;
         let capacity = self.core.table.hot.capacity() as u32;
-        let (mut at, mut left) = (cursor, plan.batch);
+        let (mut at, mut left) = (if over { 0 } else { cursor }, plan.batch);
         while at < capacity && (left > 0 || over) {
             left -= u32::from(self.drain_one(at, plan.code, over)).min(left);
             at += 1;
@@ -175,7 +175,8 @@ impl<H: Handler> Engine<H> {
         // What was not open the first time may be by now: the table is gone over until nothing lives.
         let cursor = if at >= capacity && !over { 0 } else { at };
         self.drain = Some(Draining { plan, cursor, deadline });
-        if self.core.table.live > 0 {
+        // Until the deadline even if nothing lives: some may wait to be accepted yet.
+        if self.core.table.live > 0 || !over {
             let left = deadline.wrapping_sub(self.core.table.tick).max(1);
             self.core.alarm(plan.interval.min(TICK * left.min(1 << 20)), Alarm::Drain);
         }

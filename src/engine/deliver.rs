@@ -39,7 +39,9 @@ impl Subscribers<Publication> for Table {
     fn join(&mut self, run: &Run<'_, Publication>) -> Option<Publication> {
         let frames = run.iter().map(|publication| &publication.frame);
         let bytes: usize = frames.clone().map(|frame| self.slab.len(frame)).sum();
-        let worth_it = run.len() >= 2 && bytes <= JOIN_BYTES;
+        // Joined publications could not be told apart by the policy.
+        let may = self.config.slow_consumer != SlowConsumer::Conflate;
+        let worth_it = may && run.len() >= 2 && bytes <= JOIN_BYTES;
         worth_it.then(|| Publication { frame: self.slab.concat(frames) })
     }
 
@@ -107,17 +109,16 @@ impl Table {
             return;
         }
         let room = high.saturating_sub(hot.in_flight);
-        match self.config.slow_consumer {
-            SlowConsumer::Disconnect if hot.outbox.holds_publications(&self.nodes) => {
-                self.doom(slot, CloseCode::TRY_AGAIN_LATER, "too slow", CloseCause::SlowConsumer);
-            }
-            SlowConsumer::Disconnect => {}
-            SlowConsumer::DropNewest => {
-                self.counters.messages_dropped += hot.outbox.drop_newest(&mut self.nodes, &mut self.slab, room);
-            }
-            SlowConsumer::DropOldest => {
-                self.counters.messages_dropped += hot.outbox.drop_oldest(&mut self.nodes, &mut self.slab, room);
-            }
+        let (outbox, nodes, slab) = (&mut hot.outbox, &mut self.nodes, &mut self.slab);
+        self.counters.messages_dropped += match self.config.slow_consumer {
+            SlowConsumer::Disconnect => 0,
+            SlowConsumer::DropNewest => outbox.drop_newest(nodes, slab, room),
+            SlowConsumer::DropOldest => outbox.drop_oldest(nodes, slab, room),
+            SlowConsumer::Conflate => outbox.conflate(nodes, slab),
+        };
+        let gives_up = matches!(self.config.slow_consumer, SlowConsumer::Disconnect | SlowConsumer::Conflate);
+        if gives_up && outbox.bytes() > room && outbox.holds_publications(nodes) {
+            self.doom(slot, CloseCode::TRY_AGAIN_LATER, "too slow", CloseCause::SlowConsumer);
         }
     }
 }

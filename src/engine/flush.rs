@@ -98,7 +98,10 @@ impl Table {
                 self.shutdowns.push(id);
             }
         } else if hot.phase == Phase::Open {
-            hot.shed_cold();
+            if let Some(pong) = hot.cold.as_deref_mut().and_then(|cold| cold.pong.take()) {
+                self.control(slot, Opcode::Pong, &pong);
+            }
+            self.shed_cold(slot);
         }
     }
 

@@ -305,7 +305,7 @@ impl Scope<'_> {
     /// An open connection of this worker.
     pub fn conn(&mut self, id: ConnId) -> Option<Conn<'_>> {
         let here = id.worker == self.core.worker && self.core.table.is_open(id.socket);
-        here.then_some(Conn { core: self.core, slot: id.socket.slot })
+        if here { Some(Conn { core: self.core, slot: id.socket.slot }) } else { None }
     }
 
     /// Open connections of this worker.
@@ -316,7 +316,13 @@ impl Scope<'_> {
     /// Sends a message to every subscriber of a topic, on all workers. Subscribers of one publisher get its messages in
     /// order. Cost: the message is encoded once here and once on each worker that has subscribers.
     pub fn publish(&mut self, topic: &str, message: Message<'_>) -> Published {
-        self.core.publish(topic, None, message)
+        self.core.publish(topic, None, 0, message)
+    }
+
+    /// As [`Scope::publish`], about `key`: under [`SlowConsumer::Conflate`](super::SlowConsumer::Conflate) it takes the
+    /// place of an older publication of this topic and key that a slow subscriber has not got yet. `publish` is about key 0.
+    pub fn publish_keyed(&mut self, topic: &str, key: u64, message: Message<'_>) -> Published {
+        self.core.publish(topic, None, key, message)
     }
 
     /// Subscribers of a topic on this worker.
@@ -389,12 +395,12 @@ impl Conn<'_> {
 
     /// As [`Scope::publish`]; this connection gets it too if it subscribes.
     pub fn publish(&mut self, topic: &str, message: Message<'_>) -> Published {
-        self.core.publish(topic, None, message)
+        self.core.publish(topic, None, 0, message)
     }
 
     /// As [`Conn::publish`], to all subscribers but this connection.
     pub fn publish_from(&mut self, topic: &str, message: Message<'_>) -> Published {
-        self.core.publish(topic, Some(self.slot), message)
+        self.core.publish(topic, Some(self.slot), 0, message)
     }
 
     /// Starts the closing handshake after this callback. A code that is not legal on the wire is sent as 1000 is

@@ -72,6 +72,11 @@ impl Interest {
         self.hasher.hash_one(name)
     }
 
+    /// What a publication of `name` about `key` is known by where a newer one may stand for an older one; never 0.
+    pub(crate) fn key(&self, name: &str, key: u64) -> u64 {
+        self.hasher.hash_one((name, key)) | 1
+    }
+
     /// The workers, in ascending order, that may have subscribers of the name with this hash: all that have, and rarely
     /// one that has not. Costs one load per 64 workers.
     pub fn workers(&self, hash: u64) -> impl Iterator<Item = usize> + '_ {

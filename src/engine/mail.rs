@@ -9,7 +9,7 @@ use super::hub::Interest;
 use super::lane::Sender;
 use crate::driver::SocketId;
 use crate::proto::{CloseCode, MessageKind};
-use std::{fmt, sync::Arc};
+use std::{fmt, iter, sync::Arc};
 
 /// A publication between workers: topic and payload in one allocation, not yet encoded, because encoding classes differ
 /// from worker to worker.
@@ -18,22 +18,24 @@ pub(crate) struct Parcel {
     bytes: Arc<[u8]>,
     topic_len: u32,
     kind: MessageKind,
+    key: u64,
 }
 
 impl Parcel {
-    /// `scratch` is kept by the caller, so that the parcel costs one allocation.
-    pub(crate) fn new(scratch: &mut Vec<u8>, topic: &str, message: Message<'_>) -> Self {
-        scratch.clear();
-        scratch.extend_from_slice(topic.as_bytes());
-        scratch.extend_from_slice(message.payload);
-        Parcel { bytes: Arc::from(&scratch[..]), topic_len: topic.len() as u32, kind: message.kind }
+    pub(crate) fn new(topic: &str, key: u64, message: Message<'_>) -> Self {
+        // Zeros of a known number are collected straight into the `Arc`: that is the one allocation.
+        let mut bytes: Arc<[u8]> = iter::repeat_n(0, topic.len() + message.payload.len()).collect();
+        let (head, tail) = Arc::get_mut(&mut bytes).expect("nobody else has it yet").split_at_mut(topic.len());
+        head.copy_from_slice(topic.as_bytes());
+        tail.copy_from_slice(message.payload);
+        Parcel { bytes, topic_len: topic.len() as u32, kind: message.kind, key }
     }
 
-    /// Topic and message.
-    pub(crate) fn open(&self) -> (&str, Message<'_>) {
+    /// Topic, key and message.
+    pub(crate) fn open(&self) -> (&str, u64, Message<'_>) {
         let (topic, payload) = self.bytes.split_at(self.topic_len as usize);
         let topic = std::str::from_utf8(topic).expect("a parcel is made from a str");
-        (topic, Message { kind: self.kind, payload })
+        (topic, self.key, Message { kind: self.kind, payload })
     }
 
     fn size(&self) -> usize {
@@ -55,8 +57,7 @@ pub(crate) enum Mail<M> {
 /// The workers of a server, as one that publishes sees them.
 pub(crate) trait Exchange: Send + Sync {
     /// Sends a publication to every worker that may have subscribers, but for `except`, which has served its own.
-    /// `scratch` is kept by the caller.
-    fn spread(&self, except: Option<usize>, topic: &str, message: Message<'_>, scratch: &mut Vec<u8>) -> Published;
+    fn spread(&self, except: Option<usize>, topic: &str, key: u64, message: Message<'_>) -> Published;
 }
 
 /// What the other threads know of a worker.
@@ -78,11 +79,11 @@ impl<M: Send> Ports<M> {
 }
 
 impl<M: Send> Exchange for Ports<M> {
-    fn spread(&self, except: Option<usize>, topic: &str, message: Message<'_>, scratch: &mut Vec<u8>) -> Published {
+    fn spread(&self, except: Option<usize>, topic: &str, key: u64, message: Message<'_>) -> Published {
         let mut published = Published::default();
         let mut parcel = None;
         for worker in self.interest.workers(self.interest.hash(topic)).filter(|&worker| Some(worker) != except) {
-            let parcel = parcel.get_or_insert_with(|| Parcel::new(scratch, topic, message));
+            let parcel = parcel.get_or_insert_with(|| Parcel::new(topic, key, message));
             match self.post(worker, Mail::Publish(parcel.clone()), parcel.size()) {
                 Ok(()) => published.workers += 1,
                 Err(Full) => published.refused += 1,
@@ -116,7 +117,12 @@ impl<M: Send + 'static> Handle<M> {
     /// Publishes to every subscriber of a topic. [`Published::refused`] tells how many workers had no room: their
     /// subscribers miss it. Cost: one allocation, and one mail per worker that may have subscribers.
     pub fn publish(&self, topic: &str, message: Message<'_>) -> Published {
-        self.ports.spread(None, topic, message, &mut Vec::new())
+        self.publish_keyed(topic, 0, message)
+    }
+
+    /// As [`Handle::publish`], about `key`; see [`Scope::publish_keyed`](super::Scope::publish_keyed).
+    pub fn publish_keyed(&self, topic: &str, key: u64, message: Message<'_>) -> Published {
+        self.ports.spread(None, topic, key, message)
     }
 
     /// Sends a message to one connection. It is dropped, and counted, if the connection is gone by then.
@@ -143,12 +149,13 @@ impl<M: Send + 'static> Handle<M> {
 
     /// Starts a drain on every worker: no new connections, those that are open closed in batches with 1012, the rest
     /// dropped at the deadline; then the workers end.
+    ///
+    /// # Errors
+    /// [`Full`] if a worker could not be told; the others were.
     pub fn drain(&self, drain: Drain) -> Result<(), Full> {
         let workers = self.ports.ports.len() as u32;
-        for worker in 0..workers {
-            self.ports.post(worker as usize, Mail::Drain(drain.share(worker, workers)), 0)?;
-        }
-        Ok(())
+        let tell = |worker| self.ports.post(worker as usize, Mail::Drain(drain.share(worker, workers)), 0);
+        (0..workers).map(tell).fold(Ok(()), Result::and)
     }
 
     /// Counters of all workers, as of the last turn of each.

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::admission::Admitted;
-use super::connection::{Cold, Deferred, Outgoing, Phase, flag};
+use super::connection::{Deferred, Outgoing, Phase, flag};
 use super::core::Dial;
 use super::error::{CloseReason, ConnectError};
 use super::handler::{Acceptance, ConnId, Handler, Request, Response, Upgrade};
@@ -25,7 +25,10 @@ impl<H: Handler> Engine<H> {
                     hot.flags |= flag::COUNTED;
                     hot.address = address;
                 }
-                hot.cold = Some(Box::new(Cold { peer, ..Cold::default() }));
+                table.cold(id.slot).peer = peer;
+                if self.drain.is_some() {
+                    self.respond(id.slot, &Response::text(503, "the server is going away\n"), false);
+                }
             }
             Admitted::No => {
                 table.counters.refused += 1;
@@ -54,7 +57,7 @@ impl<H: Handler> Engine<H> {
             token: dial.token,
             attempt: dial.attempt,
         };
-        self.core.table.hot[id.slot].cold().outgoing = Some(outgoing);
+        self.core.table.cold(id.slot).outgoing = Some(outgoing);
     }
 
     /// Bytes for a connection whose head is not complete.
@@ -69,7 +72,7 @@ impl<H: Handler> Engine<H> {
             self.read_head(slot, &mut buffer);
             self.core.table.spill.give(buffer);
         } else {
-            self.core.table.hot[slot].cold().input = buffer;
+            self.core.table.cold(slot).input = buffer;
         }
     }
 
@@ -132,10 +135,10 @@ impl<H: Handler> Engine<H> {
         let request = self.request_of(slot, head, Some(upgrade));
         let verdict = self.ask(|handler, scope| handler.upgrade(scope, &request));
         if let Some(Upgrade::Later) = verdict {
-            let hot = &mut self.core.table.hot[slot];
-            hot.phase = Phase::Deferred;
-            hot.cold().deferred = Some(Deferred { head: bytes.to_vec() });
-            return self.core.table.pauses.push(self.core.table.id(slot));
+            let table = &mut self.core.table;
+            table.hot[slot].phase = Phase::Deferred;
+            table.cold(slot).deferred = Some(Deferred { head: bytes.to_vec() });
+            return table.pauses.push(table.id(slot));
         }
         self.decide(slot, verdict, upgrade);
     }
@@ -179,7 +182,7 @@ impl<H: Handler> Engine<H> {
         hot.flags |= flag::COUNTED_OPEN;
         hot.tick = tick;
         hot.reader = Reader::new(role);
-        hot.shed_cold();
+        self.core.table.shed_cold(slot);
         self.watch(slot, tick.wrapping_add(idle));
         self.states[slot] = Some(state);
         self.call(slot, |handler, conn, state| handler.open(conn, state));
@@ -252,12 +255,12 @@ impl<H: Handler> Engine<H> {
         match self.ask(|handler, scope| handler.connected(scope, id, token, &answer)) {
             Some(Upgrade::Accept(state) | Upgrade::AcceptWith(state, _)) => {
                 if target.reconnect.is_none() {
-                    self.core.table.hot[slot].cold().outgoing = None;
+                    self.core.table.cold(slot).outgoing = None;
                 }
                 self.open(slot, state, Role::Client);
             }
             _ => {
-                self.core.table.hot[slot].cold().outgoing = None; // the handler does not want it
+                self.core.table.cold(slot).outgoing = None; // the handler does not want it
                 self.ask(|handler, scope| handler.connect_failed(scope, token, ConnectError::Declined));
                 self.core.table.force(slot);
             }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::buffer::{FrameRef, FrameSlab};
+use std::collections::HashSet;
 
 const NIL: u32 = u32::MAX;
 
@@ -179,6 +180,39 @@ impl Outbox {
         dropped
     }
 
+    /// Of publications with the same key only the newest stays, at its place; returns the messages dropped.
+    ///
+    /// Cost: the length of the outbox, and an allocation: it is for those that fell behind.
+    pub(crate) fn conflate(&mut self, nodes: &mut NodePool, slab: &mut FrameSlab) -> u64 {
+        let mut all = Vec::new();
+        while self.head != NIL {
+            let (frame, next, origin) = nodes.remove(self.head);
+            self.head = next;
+            all.extend(frame.map(|frame| (frame, origin)));
+        }
+        let mut newer = HashSet::new();
+        let stays: Vec<bool> = all
+            .iter()
+            .rev()
+            .map(|(frame, origin)| {
+                let key = slab.key(frame);
+                *origin == Origin::Own || key == 0 || newer.insert(key)
+            })
+            .collect();
+        *self = Outbox::default();
+        let mut dropped = 0;
+        for ((frame, origin), stays) in all.into_iter().zip(stays.into_iter().rev()) {
+            if stays {
+                let len = slab.len(&frame);
+                self.push(nodes, frame, len, origin);
+            } else {
+                dropped += u64::from(slab.messages(&frame));
+                slab.release(frame);
+            }
+        }
+        dropped
+    }
+
     /// Takes a node, which follows `before`, out of the list.
     fn unlink(&mut self, nodes: &mut NodePool, before: u32, at: u32) {
         let next = nodes.nodes[at as usize].next;
@@ -288,6 +322,20 @@ mod tests {
         assert_eq!(append(&mut all), Ok(3));
         assert_eq!(all.outbox.bytes(), 5);
         assert_eq!(all.rest(), ["a", "bxyz"]);
+    }
+
+    #[test]
+    fn conflating_keeps_the_newest_of_each_key_and_what_has_none() {
+        let parts = [("r1", Own), ("a1", Topic), ("b1", Topic), ("n", Topic), ("a2", Topic), ("a3", Topic)];
+        let mut all = Fixture::new(&[]);
+        for (text, origin) in parts {
+            let frame = all.slab.build(text.len(), 1, |out| out.extend_from_slice(text.as_bytes()));
+            let key = if origin == Topic && text != "n" { u64::from(text.as_bytes()[0]) } else { 0 };
+            all.slab.set_key(&frame, key);
+            all.outbox.push(&mut all.nodes, frame, text.len(), origin);
+        }
+        assert_eq!(all.outbox.conflate(&mut all.nodes, &mut all.slab), 2);
+        assert_eq!(all.rest(), ["r1", "b1", "n", "a3"]);
     }
 
     #[test]

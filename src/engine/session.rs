@@ -39,6 +39,8 @@ pub(crate) struct Engine<H: Handler> {
     pub(crate) fired: Vec<u32>,
     /// Completions taken since the start: tells a turn that found something from one that did not.
     pub(crate) completions: u64,
+    /// Those of them that brought bytes.
+    pub(crate) receives: u64,
 }
 
 /// What a connection's input may do now.
@@ -190,9 +192,9 @@ impl<H: Handler> Engine<H> {
         let table = &mut self.core.table;
         if assembler.is_empty() {
             table.spill.give(assembler.into_buffer());
-            table.hot[slot].shed_cold();
+            table.shed_cold(slot);
         } else {
-            table.hot[slot].cold().assembler = Some(assembler);
+            table.cold(slot).assembler = Some(assembler);
         }
     }
 
@@ -254,8 +256,10 @@ impl<H: Handler> Engine<H> {
         let mut len = 0;
         if let Some(code) = code {
             payload[..2].copy_from_slice(&code.get().to_be_bytes());
-            len = 2 + cut(reason, MAX_CLOSE_REASON).len();
-            payload[2..len].copy_from_slice(&reason.as_bytes()[..len - 2]);
+            let cut = (0..=reason.len().min(MAX_CLOSE_REASON)).rev().find(|&at| reason.is_char_boundary(at));
+            let reason = &reason[..cut.unwrap_or(0)];
+            payload[2..2 + reason.len()].copy_from_slice(reason.as_bytes());
+            len = 2 + reason.len();
         }
         self.core.table.control(slot, Opcode::Close, &payload[..len]);
     }
@@ -414,8 +418,8 @@ impl<H: Handler> Engine<H> {
         self.core.table.counters.mail += 1;
         match mail {
             Mail::Publish(parcel) => {
-                let (topic, message) = parcel.open();
-                self.core.publish_here(topic, None, message);
+                let (topic, key, message) = parcel.open();
+                self.core.publish_here(topic, None, key, message);
             }
             Mail::Send { id, kind, payload } if self.core.table.is_open(id) => {
                 self.core.send(id.slot, Message { kind, payload: &payload });
@@ -435,12 +439,6 @@ impl<H: Handler> Engine<H> {
     }
 }
 
-/// As much of a text as `max` bytes hold, in whole characters.
-fn cut(text: &str, max: usize) -> &str {
-    let end = (0..=max.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
-    &text[..end.unwrap_or(0)]
-}
-
 impl<H: Handler> CompletionSink for Engine<H> {
     fn polled(&mut self) {
         let now = match self.clock {
@@ -454,6 +452,7 @@ impl<H: Handler> CompletionSink for Engine<H> {
         self.completions += 1;
         match completion {
             Completion::Received { id, data } => {
+                self.receives += 1;
                 if self.core.table.live(id).is_some() {
                     self.received(id.slot, data);
                 }

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::config::Config;
-use super::connection::{Closing, Cold, Hot, Phase, flag};
+use super::connection::{Closing, Cold, ColdPool, Hot, Phase, flag};
 use super::counters::Counters;
 use super::error::{CloseCause, SendStatus};
 use super::hub::WorkerInterest;
@@ -48,6 +48,7 @@ pub(crate) struct Table {
     pub(crate) shutdowns: Vec<SocketId>,
     pub(crate) closes: Vec<SocketId>,
     pub(super) spare: Vec<SocketId>,
+    colds: ColdPool,
     pub(super) batch: Option<SendBatch>,
     pub(super) batches: Vec<SendBatch>,
 }
@@ -78,6 +79,7 @@ impl Table {
             shutdowns: list(),
             closes: list(),
             spare: list(),
+            colds: ColdPool::default(),
             batch: Some(SendBatch::new()),
             batches: Vec::new(),
         }
@@ -96,6 +98,18 @@ impl Table {
         self.hot
             .get(id.slot)
             .is_some_and(|hot| hot.generation == id.generation && hot.phase == Phase::Open && !hot.has(flag::DOOMED))
+    }
+
+    /// The cold record, made if there is none.
+    pub(crate) fn cold(&mut self, slot: u32) -> &mut Cold {
+        self.hot[slot].cold.get_or_insert_with(|| self.colds.take())
+    }
+
+    /// Gives the cold record back once nothing is in it.
+    pub(crate) fn shed_cold(&mut self, slot: u32) {
+        if let Some(cold) = self.hot[slot].cold.take_if(|cold| cold.is_empty()) {
+            self.colds.give(cold);
+        }
     }
 
     pub(crate) fn queued(&self, slot: u32) -> u32 {
@@ -188,7 +202,7 @@ impl Table {
     /// Answers a ping; above the high mark only the newest is remembered.
     pub(crate) fn pong(&mut self, slot: u32, payload: &[u8]) {
         if self.queued(slot) > self.config.limits.outbox_high {
-            self.hot[slot].cold().pong = Some(payload.into());
+            self.cold(slot).pong = Some(payload.into());
         } else {
             if let Some(cold) = self.hot[slot].cold.as_deref_mut() {
                 cold.pong = None; // the newest answers for those before it
@@ -206,7 +220,7 @@ impl Table {
             return;
         }
         hot.flags |= flag::DOOMED;
-        hot.cold().closing = Some(Closing { code, reason: reason.into(), cause });
+        self.cold(slot).closing = Some(Closing { code, reason: reason.into(), cause });
         let id = self.id(slot);
         self.doomed.push(id);
     }
@@ -290,7 +304,7 @@ impl Table {
         self.counters.copied_bytes += data.len() as u64;
         let fresh = self.hot[slot].cold.as_deref().is_none_or(|cold| cold.input.capacity() == 0);
         let buffer = if fresh { self.spill.take() } else { Vec::new() };
-        let cold = self.hot[slot].cold();
+        let cold = self.cold(slot);
         if fresh {
             cold.input = buffer;
         }
@@ -335,8 +349,9 @@ impl Table {
         self.discard_outbox(slot);
         self.disarm(slot);
         let generation = self.hot[slot].generation;
-        if let Some(cold) = self.hot[slot].cold.take() {
-            let Cold { assembler, input, .. } = *cold;
+        if let Some(mut cold) = self.hot[slot].cold.take() {
+            let Cold { assembler, input, .. } = std::mem::take(&mut *cold);
+            self.colds.give(cold);
             self.spill.give(input);
             if let Some(assembler) = assembler {
                 self.spill.give(assembler.into_buffer());

@@ -101,8 +101,9 @@ impl<M: Send + 'static> WorkerSeed<M> {
             scratch: Vec::new(),
             fired: Vec::with_capacity(config.budgets.timers as usize),
             completions: 0,
+            receives: 0,
         };
-        Worker { driver, engine, lane, handle, listeners: Vec::new(), spin: Duration::ZERO, worked: false }
+        Worker { driver, engine, lane, handle, listeners: Vec::new(), spin: Duration::ZERO, worked: false, receives: 0 }
     }
 }
 
@@ -136,6 +137,8 @@ pub struct Worker<H: Handler, D: Driver = Epoll> {
     listeners: Vec<ListenerId>,
     spin: Duration,
     worked: bool,
+    /// Receives up to the turn before.
+    receives: u64,
 }
 
 impl<H: Handler, D: Driver> fmt::Debug for Worker<H, D> {
@@ -196,15 +199,12 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         if self.has_work() || !self.lane.prepare_sleep() {
             return Some(Duration::ZERO);
         }
-        match (self.engine.next_due(now), self.driver.longest_wait()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [self.engine.next_due(now), self.driver.longest_wait()].into_iter().flatten().min()
     }
 
-    /// Whether a drain is over: nothing lives any more.
+    /// Whether a drain is over: nothing lives any more, and nobody waits to be accepted.
     pub fn is_drained(&self) -> bool {
-        self.engine.drain.is_some() && self.engine.core.table.live == 0
+        self.engine.drain.is_some() && self.engine.core.table.live == 0 && self.driver.longest_wait().is_none()
     }
 
     /// Sockets of this worker that exist, those in the opening and closing handshakes included.
@@ -254,7 +254,8 @@ impl<H: Handler, D: Driver> Worker<H, D> {
 
     /// Waking a halted core costs more than looking again a few times. True if there is something to do.
     fn spin(&mut self) -> io::Result<bool> {
-        if self.spin.is_zero() || !self.worked || self.has_work() {
+        // A drain may end without a completion: it is not looked for here.
+        if self.spin.is_zero() || !self.worked || self.has_work() || self.engine.drain.is_some() {
             return Ok(false);
         }
         let (before, end) = (self.engine.completions, Instant::now() + self.spin);
@@ -281,19 +282,27 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         self.mail();
         self.engine.advance_timers();
         self.dial();
-        let mut deliveries = self.engine.core.table.config.budgets.deliveries;
+        let mut deliveries = self.deliveries();
         for _ in 0..FLUSH_ROUNDS {
             self.fan_out(&mut deliveries);
             self.engine.core.table.flush(&mut self.driver);
             self.engine.core.table.evict();
             self.callbacks_after_flush();
             self.pause_and_resume();
-            if self.engine.core.table.dirty.is_empty() && self.engine.core.topics.is_idle() {
+            let walks = deliveries > 0 && !self.engine.core.topics.is_idle();
+            if self.engine.core.table.dirty.is_empty() && !walks {
                 break;
             }
         }
         self.shut_and_close();
         self.account();
+    }
+
+    /// How many deliveries this turn may make: as many as there were receives, and no fewer than the budget says.
+    fn deliveries(&mut self) -> u32 {
+        let receives = self.engine.receives - self.receives;
+        self.receives = self.engine.receives;
+        self.engine.core.table.config.budgets.deliveries.max(receives.try_into().unwrap_or(u32::MAX))
     }
 
     fn mail(&mut self) {

@@ -126,8 +126,8 @@ impl<P> Topics<P> {
     /// Delivers what is pending, topic by topic, until everybody has everything or the budget is used up; the next call
     /// goes on from there. A topic whose pass the budget has cut goes behind the others.
     ///
-    /// The budget counts publications handed over; a subscriber who is owed nothing costs 1, so that a slice stays
-    /// short. It is exceeded by at most what the last subscriber was owed.
+    /// The budget counts publications handed over, a joined run as one; a subscriber who is owed nothing costs 1, so that
+    /// a slice stays short. It is exceeded by at most what the last subscriber was owed.
     pub fn walk(&mut self, budget: &mut u32, owner: &mut impl Subscribers<P>) {
         while *budget > 0 && self.queue.len > 0 {
             let topic = self.queue.head;
@@ -179,7 +179,7 @@ impl<P> Topics<P> {
             let _ = (others_pending, Stop::CatchUp);
             node.seen = upto;
             let run = Run::new(pending, pass, conn, from, pass.len);
-            *budget = budget.saturating_sub(run.len.max(1));
+            *budget = budget.saturating_sub(if run.joined().is_some() { 1 } else { run.len.max(1) });
             if run.len > 0 {
                 owner.deliver(conn, run);
             }
@@ -306,9 +306,10 @@ mod tests {
                 assert_eq!(joined.0, items);
                 self.joined_used += 1;
             }
+            let cost = if run.joined().is_some() { 1 } else { run.len() };
             match self.visits.last_mut() {
-                Some((last, count)) if *last == conn => *count += run.len(),
-                _ => self.visits.push((conn, run.len())),
+                Some((last, count)) if *last == conn => *count += cost,
+                _ => self.visits.push((conn, cost)),
             }
             self.got.entry(conn).or_default().extend(items);
         }
@@ -542,7 +543,7 @@ mod tests {
         owner.join = true;
         publish_all(&mut topics, 0..16);
         topics.walk(&mut { u32::MAX }, &mut owner);
-        assert_eq!(owner.visits, (0..100).map(|conn| (conn, 16)).collect::<Vec<_>>());
+        assert_eq!(owner.visits, (0..100).map(|conn| (conn, 1)).collect::<Vec<_>>());
         assert_eq!((owner.joins, owner.joins_retired, owner.joined_used), (1, 1, 100));
         assert_eq!(owner.retired, (0..16).collect::<Vec<_>>());
     }

@@ -63,7 +63,7 @@ impl World {
         let (seeds, handle) = group(&wakers, config);
         let mut address: Address = "127.0.0.1:4000".parse().expect("an address");
         let start = |(seed_of, driver): (_, Sim)| {
-            let seed_of: wingbeat::WorkerSeed<String> = seed_of;
+            let seed_of: wingbeat::engine::WorkerSeed<String> = seed_of;
             let handler = Script { record: Rc::clone(&record) };
             let mut worker = seed_of.start_at(driver, handler, net.now(), Some(seed));
             address = worker.listen(&address).expect("nobody else listens");

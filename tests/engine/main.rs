@@ -1,4 +1,5 @@
 //! The engine on the simulator, rule by rule: each test fails if its rule is gone.
+#![cfg(feature = "epoll")]
 #![forbid(unsafe_code)]
 
 mod closing;

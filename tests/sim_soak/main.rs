@@ -2,6 +2,7 @@
 //! has to get.
 //!
 //! `WINGBEAT_SOAK_SEEDS` sets the number of seeds (10,000), `WINGBEAT_SOAK_SEED` replays one and prints its trace.
+#![cfg(feature = "epoll")]
 #![forbid(unsafe_code)]
 #![allow(unreachable_pub, reason = "a test program has no other users")]
 

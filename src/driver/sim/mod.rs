@@ -130,6 +130,9 @@ impl Driver for Sim {
         let Some(socket) = self.open(id) else { return Submit::Done(batch) };
         assert!(socket.batch.is_none(), "{id}: a send while another one is in flight");
         assert!(!socket.shut, "{id}: a send after shutdown");
+        if batch.left() == 0 {
+            return Submit::Done(batch);
+        }
         kernel.note(&[1, u64::from(id.slot), u64::from(id.generation), batch.left() as u64]);
         socket.send_at = kernel.now;
         let reset = socket.end.is_some_and(|end| kernel.end(end).reset);
@@ -321,8 +324,7 @@ impl Sim {
     fn finish_close(&mut self, id: SocketId, sink: &mut impl CompletionSink) {
         let socket = &mut self.sockets[id.slot as usize];
         if let Some(batch) = socket.batch.take() {
-            let result = Err(socket.error.unwrap_or(ErrorKind::ConnectionAborted).into());
-            sink.complete(Completion::Sent { id, batch, result });
+            sink.complete(sent(id, batch, socket.error.unwrap_or(ErrorKind::ConnectionAborted)));
         }
         self.net.kernel().note(&[3, u64::from(id.slot)]);
         sink.complete(Completion::Closed { id });
@@ -433,7 +435,7 @@ impl Sim {
         self.net.kernel().note(&[8, u64::from(id.slot)]);
         let reported = std::mem::replace(&mut socket.failed, true);
         if let Some(batch) = socket.batch.take() {
-            sink.complete(Completion::Sent { id, batch, result: Err(error.into()) });
+            sink.complete(sent(id, batch, error));
         }
         if !reported {
             sink.complete(Completion::Failed { id, error });
@@ -463,4 +465,10 @@ impl Sim {
             }
         }
     }
+}
+
+/// A send that ends early: failed, unless the kernel had taken all of it and was late to say so.
+fn sent(id: SocketId, batch: SendBatch, error: ErrorKind) -> Completion<'static> {
+    let result = if batch.left() == 0 { Ok(()) } else { Err(error.into()) };
+    Completion::Sent { id, batch, result }
 }

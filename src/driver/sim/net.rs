@@ -145,7 +145,7 @@ impl Peer {
         true
     }
 
-    /// All that was read so far and not taken.
+    /// All that was read so far and not taken. To be dropped before the next poll or call of the network.
     pub fn received(&self) -> Ref<'_, [u8]> {
         Ref::map(self.net.0.borrow(), |kernel| kernel.received(self.end))
     }

@@ -1,0 +1,73 @@
+//! How wingbeat is built, and why.
+//!
+//! # Layers
+//!
+//! Arrows point from user to used; a test reads the sources and fails on one that goes up.
+//!
+//! ```text
+//! server, client, bin
+//!        │
+//!        ▼
+//!     engine ──► driver ─┐
+//!        │  └──► proto ──┼─► buffer
+//!        └─► pubsub ─────┘
+//! ```
+//!
+//! * [`buffer`](crate::buffer): memory that is made once and used again. A *frame* is written once and referred to by 4
+//!   bytes; a *batch* is what a driver owns while a send is in flight.
+//! * [`proto`](crate::proto): RFC 6455 without I/O, clock or randomness: bytes in, events out, bytes out.
+//! * [`driver`](crate::driver): moves bytes between sockets and a worker, by completions. `epoll` for real, `sim` for
+//!   proof.
+//! * [`pubsub`](crate::pubsub): topics, subscriptions and walks over plain integers.
+//! * [`engine`](crate::engine): a worker's turn; connections, outboxes, timers, mail, limits, drain.
+//!
+//! # A turn
+//!
+//! ```text
+//! poll              completions: Received -> Reader -> Handler -> frames into outboxes, connections marked dirty
+//! mail              publications of other workers, commands of handles; one wake however many messages
+//! timers            one clock read per turn; activity only stores a tick, the wheel re-arms lazily
+//! walk (budget)     what publications owe their subscribers
+//! flush             one system call per dirty connection
+//! ```
+//!
+//! Each step has a budget in [`Budgets`](crate::Budgets) or [`DriverConfig`](crate::driver::DriverConfig), so the longest
+//! turn is bounded whatever comes in.
+//!
+//! # Why completions, on epoll
+//!
+//! Readiness leaks into everything above it, and an interface of readiness wastes io_uring. Completions cost epoll
+//! nothing, because the worker owns one receive buffer: the driver receives into it and lends the bytes for a callback.
+//! A connection that has nothing in progress owns no bytes at all.
+//!
+//! # Why publications are walked, not pushed
+//!
+//! [`Scope::publish`](crate::Scope::publish) appends to the topic's pending list and returns. In the same turn a walk
+//! visits each subscriber once and hands it everything it is owed; a burst is first joined into one frame. Program order
+//! is kept all the same: before anything else is queued for a connection, it is given what it is owed (*catch up*), in
+//! publish order over all its topics. The walk stops when the budget of the turn is spent and goes on in the next, so
+//! that a topic with 100,000 subscribers does not freeze the others.
+//!
+//! # Two accounts
+//!
+//! Nothing is lost silently. Publications x interested workers = accepted + counted refusals of full mailboxes
+//! ([`Published::refused`](crate::Published)). Messages accepted for connections = sent + dropped by a counted policy +
+//! undelivered at a close that carries a code. [`Counters`](crate::Counters) has each term, and the soak test checks the
+//! sums.
+//!
+//! # The life of a connection
+//!
+//! ```text
+//! Connecting ─► Opening ─► (Deferred) ─► Open ─► Closing ─► Finishing ─► Lingering ─► Dead ─► vacant
+//!  client        head       Later         frames  our Close  what is      writing      given to
+//!                                                 is out     queued       is shut      the driver
+//! ```
+//!
+//! It only moves to the right. `Lingering` discards what still comes in until the peer closes or a deadline passes:
+//! closing with unread input would make the kernel send a reset, which overtakes our Close frame. A slot is used again
+//! only after the driver's last word on it, and ids carry a generation, so a late completion or mail finds nobody.
+//!
+//! # Where `unsafe` is
+//!
+//! Nowhere in the library. Every file forbids it; system calls go through mio, socket2, rustix and nix.
+#![forbid(unsafe_code)]

@@ -1,0 +1,306 @@
+//! The command line. What it means is decided here; whether it fits together, by the part that uses it.
+#![forbid(unsafe_code)]
+
+use crate::units::{parse_duration, parse_positive_duration, parse_size};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A real-time server engine: a WebSocket server with topics, and a load tool for any WebSocket server.
+///
+/// Sizes are bytes or KiB, MiB, GiB; times carry their unit: 500ms, 10s, 2m.
+#[derive(Debug, Parser)]
+#[command(name = "wingbeat", version, disable_help_subcommand = true, arg_required_else_help = false)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve /echo, /topics?topic=NAME, /publish?topic=NAME and /healthz
+    Serve(ServeArgs),
+    /// Put load on a WebSocket server and measure it
+    Load(Box<LoadArgs>),
+    /// Serve, put load on it, and show messages per second and latency until Ctrl-C
+    Demo(DemoArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServeArgs {
+    /// Where to listen: IP:PORT, [IPV6]:PORT or unix:PATH; may be given more than once
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4000")]
+    pub(crate) bind: Vec<String>,
+    /// Worker threads [default: CPUs this process may use]
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<NonZeroUsize>,
+    /// Kernel interface that moves the bytes
+    #[arg(long, value_enum, default_value_t = DriverChoice::Auto)]
+    pub(crate) driver: DriverChoice,
+    /// Largest message accepted, inclusive
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
+    pub(crate) max_message: usize,
+    /// Microseconds to look for work before sleeping, 0 for never [default: adaptive]
+    #[arg(long, value_name = "N")]
+    pub(crate) spin_us: Option<u32>,
+    /// What happens to a connection that reads more slowly than its topics bring
+    #[arg(long, value_enum, default_value_t = SlowConsumer::Disconnect)]
+    pub(crate) slow_consumer: SlowConsumer,
+    /// Give each worker its own descriptor table, so that together they pass RLIMIT_NOFILE
+    #[arg(long)]
+    pub(crate) own_fd_table: bool,
+    /// Share the port with other processes that ask for it too (SO_REUSEPORT)
+    #[arg(long)]
+    pub(crate) reuse_port: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DriverChoice {
+    /// The best that this build and this kernel have
+    Auto,
+    /// epoll, through mio
+    Epoll,
+    /// io_uring
+    Uring,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SlowConsumer {
+    /// Close it with 1013
+    Disconnect,
+    /// Drop what does not fit
+    DropNewest,
+    /// Drop what waits longest
+    DropOldest,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LoadArgs {
+    /// What to do
+    #[arg(value_enum)]
+    pub(crate) mode: Mode,
+    /// ws://HOST[:PORT][/PATH] or ws+unix:SOCKET[:/PATH]
+    pub(crate) url: String,
+    /// Connections; in fanout those that publish [default: 50, in fanout 1]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) connections: Option<NonZeroU32>,
+    /// Threads [default: half the CPUs, and as many as the connections need descriptor tables]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// How long to measure, after the warm-up
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = parse_positive_duration)]
+    pub(crate) duration: Duration,
+    /// Messages per second in total, on a schedule that does not wait for answers (open loop)
+    #[arg(short, long, value_name = "N")]
+    pub(crate) rate: Option<NonZeroU64>,
+    /// Messages in flight per connection; in fanout the burst [default: 1; echo with --rate: 1024, or 256KiB of them]
+    #[arg(short, long, value_name = "D")]
+    pub(crate) pipeline: Option<NonZeroU32>,
+    /// Bytes of a message
+    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_size)]
+    pub(crate) payload: usize,
+    /// Send binary messages instead of text
+    #[arg(long)]
+    pub(crate) binary: bool,
+    /// How long to run before measuring
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    pub(crate) warmup: Duration,
+    /// A header of the opening handshake, "Name: value"; may be given more than once
+    #[arg(short = 'H', long = "header", value_name = "HEADER")]
+    pub(crate) headers: Vec<String>,
+    /// A subprotocol to offer; may be given more than once
+    #[arg(long = "subprotocol", value_name = "NAME")]
+    pub(crate) subprotocols: Vec<String>,
+    /// Addresses 127.0.0.1 to 127.0.0.N to connect from [default on loopback: one per 4,000 connections]
+    #[arg(long, value_name = "N")]
+    pub(crate) source_addresses: Option<NonZeroU32>,
+    /// Process to watch for CPU time and memory
+    #[arg(long, value_name = "PID")]
+    pub(crate) server_pid: Option<NonZeroU32>,
+    /// Write the result as JSON; - for standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write the result as a web page
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// fanout: connections that receive [default: 100]
+    #[arg(long, value_name = "N")]
+    pub(crate) subscribers: Option<NonZeroU32>,
+    /// fanout: where the publishers connect [default: URL]
+    #[arg(long, value_name = "URL")]
+    pub(crate) publish_url: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Send messages and time their echoes
+    Echo,
+    /// Publish messages and time them at each subscriber
+    Fanout,
+    /// Hold connections that do nothing
+    Idle,
+    /// Connect, close, and again: opening handshakes per second
+    Connect,
+}
+
+impl Mode {
+    /// As it is written on the command line and in the JSON.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Mode::Echo => "echo",
+            Mode::Fanout => "fanout",
+            Mode::Idle => "idle",
+            Mode::Connect => "connect",
+        }
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DemoArgs {
+    /// End after this long [default: at Ctrl-C]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_positive_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Connections that send messages and get them back
+    #[arg(short, long, value_name = "N", default_value = "50")]
+    pub(crate) connections: NonZeroU32,
+    /// Connections that subscribe to one topic
+    #[arg(long, value_name = "N", default_value = "100")]
+    pub(crate) subscribers: NonZeroU32,
+    /// Worker threads [default: CPUs this process may use]
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<NonZeroUsize>,
+    /// Bytes of a message
+    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_size)]
+    pub(crate) payload: usize,
+}
+
+/// Why there is no command to run.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NoCommand {
+    /// Help or the version was asked for: print it, exit 0.
+    Asked(String),
+    /// A flag is wrong: print this one line, exit 2.
+    Wrong(String),
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// [`NoCommand`], whose text is ready to print.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, NoCommand> {
+    Cli::try_parse_from(arguments).map_err(|error| {
+        let text = error.render().to_string();
+        if error.use_stderr() { NoCommand::Wrong(one_line(&text)) } else { NoCommand::Asked(text) }
+    })
+}
+
+/// clap explains an error in paragraphs; the first says what is wrong.
+fn one_line(text: &str) -> String {
+    let paragraph = text.split("\n\n").next().unwrap_or(text);
+    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(line: &str) -> Result<Command, NoCommand> {
+        let words = std::iter::once("wingbeat").chain(line.split_whitespace());
+        parse(words.map(OsString::from)).map(|cli| cli.command)
+    }
+
+    fn load(line: &str) -> LoadArgs {
+        match parse_words(line) {
+            Ok(Command::Load(args)) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_has_its_defaults_and_flags() {
+        let Ok(Command::Serve(args)) = parse_words("serve") else { panic!() };
+        assert_eq!(args.bind, ["127.0.0.1:4000"]);
+        assert_eq!((args.workers, args.driver, args.max_message), (None, DriverChoice::Auto, 1 << 20));
+        assert_eq!((args.spin_us, args.slow_consumer), (None, SlowConsumer::Disconnect));
+        assert!(!args.own_fd_table && !args.reuse_port);
+        let Ok(Command::Serve(args)) = parse_words(
+            "serve --bind 0.0.0.0:1 --bind unix:/run/a --workers 3 --driver epoll --max-message 16MiB --spin-us 0 \
+             --slow-consumer drop-oldest --own-fd-table --reuse-port",
+        ) else {
+            panic!()
+        };
+        assert_eq!(args.bind, ["0.0.0.0:1", "unix:/run/a"]);
+        assert_eq!(args.workers.map(NonZeroUsize::get), Some(3));
+        assert_eq!((args.max_message, args.spin_us), (16 << 20, Some(0)));
+        assert_eq!((args.driver, args.slow_consumer), (DriverChoice::Epoll, SlowConsumer::DropOldest));
+        assert!(args.own_fd_table && args.reuse_port);
+    }
+
+    #[test]
+    fn load_has_its_defaults_and_flags() {
+        let args = load("load echo ws://h/echo");
+        assert_eq!((args.mode, args.url.as_str()), (Mode::Echo, "ws://h/echo"));
+        assert_eq!((args.duration, args.warmup), (Duration::from_secs(10), Duration::from_secs(1)));
+        assert_eq!((args.payload, args.binary, args.rate), (64, false, None));
+        let args = load(
+            "load fanout ws://h/t -c 2 -t 3 -d 500ms -r 1000 -p 16 --payload 1KiB --binary --warmup 0s -H A:b -H C:d \
+             --subprotocol x --source-addresses 4 --server-pid 7 --json - --html r.html --subscribers 9 --publish-url ws://h/p",
+        );
+        assert_eq!((args.connections, args.subscribers), (NonZeroU32::new(2), NonZeroU32::new(9)));
+        assert_eq!((args.rate, args.pipeline), (NonZeroU64::new(1000), NonZeroU32::new(16)));
+        assert_eq!((args.headers.len(), args.subprotocols.len(), args.payload), (2, 1, 1024));
+        assert_eq!(args.json.unwrap().as_os_str(), "-");
+    }
+
+    #[test]
+    fn demo_has_its_defaults() {
+        let Ok(Command::Demo(args)) = parse_words("demo") else { panic!() };
+        assert_eq!((args.duration, args.connections.get(), args.subscribers.get()), (None, 50, 100));
+    }
+
+    #[test]
+    fn a_bad_flag_is_one_line() {
+        for line in [
+            "",
+            "dance",
+            "serve --nonsense",
+            "serve --driver kqueue",
+            "serve --max-message 1.5MiB",
+            "serve --workers 0",
+            "load echo",
+            "load sing ws://h/",
+            "load echo ws://h/ -d 10",
+            "load echo ws://h/ -d 0s",
+            "load echo ws://h/ -r 0",
+            "load echo ws://h/ --server-pid me",
+        ] {
+            match parse_words(line) {
+                Err(NoCommand::Wrong(text)) => assert!(!text.contains('\n') && text.len() > 20, "{line}: {text}"),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+        assert_eq!(
+            parse_words("serve --max-message 1.5MiB").unwrap_err(),
+            NoCommand::Wrong(
+                "invalid value '1.5MiB' for '--max-message <SIZE>': a size is a number of bytes, or one with KiB, MiB or GiB"
+                    .into()
+            )
+        );
+    }
+
+    #[test]
+    fn help_is_not_an_error() {
+        for line in ["--help", "serve --help", "load --help", "demo -h", "--version"] {
+            assert!(matches!(parse_words(line), Err(NoCommand::Asked(_))), "{line}");
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! What a run does: the command line, checked against itself and against what this machine allows.
+#![forbid(unsafe_code)]
+
+use super::stamp::{PUBLISHERS_MAX, STAMP_BYTES};
+use super::target::{Destination, is_loopback_v4};
+use crate::args::{LoadArgs, Mode};
+use crate::failure::Failure;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+use wingbeat::driver::Address;
+
+/// Connections from one source address at most: beyond that the kernel scans long for a free port.
+const CONNECTIONS_PER_SOURCE: u32 = 4_000;
+/// Descriptors that a process or thread needs beside its connections.
+const SPARE_DESCRIPTORS: u64 = 64;
+/// Messages in flight per connection when a rate is given and no pipeline: the schedule decides, memory is bounded.
+const OPEN_LOOP_IN_FLIGHT: u32 = 1_024;
+/// Bytes in flight per connection at most, in the same case; one message always fits.
+const OPEN_LOOP_BYTES: usize = 256 << 10;
+
+/// A run that makes sense.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) mode: Mode,
+    /// Where connections go; in fanout the subscribers'.
+    pub(crate) url: Destination,
+    /// Where publishers connect, in fanout.
+    pub(crate) publish_url: Option<Destination>,
+    /// Connections; in fanout the publishers.
+    pub(crate) connections: u32,
+    /// Subscribers, in fanout; else 0.
+    pub(crate) subscribers: u32,
+    pub(crate) threads: u32,
+    /// Whether each thread has a descriptor table of its own.
+    pub(crate) own_fd_tables: bool,
+    pub(crate) warmup: Duration,
+    pub(crate) duration: Duration,
+    /// Messages per second of all connections together; none for a closed loop.
+    pub(crate) rate: Option<u64>,
+    /// Messages in flight per connection at most; in fanout the burst.
+    pub(crate) pipeline: u32,
+    pub(crate) payload: usize,
+    pub(crate) binary: bool,
+    /// How many source addresses connections are spread over; 0 leaves the source to the kernel.
+    pub(crate) sources: u32,
+    pub(crate) server_pid: Option<u32>,
+}
+
+/// What this machine allows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Machine {
+    /// CPUs that this process may use.
+    pub(crate) cpus: u32,
+    /// Descriptors in one table.
+    pub(crate) descriptors: u64,
+}
+
+impl Machine {
+    /// Looks, after it raised the soft limit of descriptors to the hard one.
+    pub(crate) fn here() -> Machine {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+        let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        Machine { cpus, descriptors: current.unwrap_or(1 << 20) }
+    }
+}
+
+impl Plan {
+    /// Checks a command line, and fills in what depends on the mode and the machine.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if flags contradict each other, [`Failure::Failed`] if the name does not resolve.
+    pub(crate) fn new(args: &LoadArgs, machine: Machine) -> Result<Plan, Failure> {
+        refuse_foreign_flags(args)?;
+        let url = destination(&args.url, args)?;
+        let fanout = args.mode == Mode::Fanout;
+        let publish_url = match &args.publish_url {
+            Some(text) => Some(destination(text, args)?),
+            None => fanout.then(|| url.clone()),
+        };
+        if fanout && args.payload < STAMP_BYTES {
+            return Err(Failure::usage(format!(
+                "--payload must be at least {STAMP_BYTES} in fanout: each message carries its stamp"
+            )));
+        }
+        if args.payload > PAYLOAD_MAX {
+            return Err(Failure::usage("--payload is 256MiB at most"));
+        }
+        let connections = args.connections.map_or(if fanout { 1 } else { 50 }, |n| n.get());
+        if fanout && connections > PUBLISHERS_MAX {
+            return Err(Failure::usage(format!("--connections is {PUBLISHERS_MAX} at most in fanout")));
+        }
+        let subscribers = if fanout { args.subscribers.map_or(100, |n| n.get()) } else { 0 };
+        let total = connections.saturating_add(subscribers);
+        let (threads, own_fd_tables) = threads(args, machine, total)?;
+        Ok(Plan {
+            mode: args.mode,
+            sources: sources(args, &url.resolve()?, total)?,
+            url,
+            publish_url,
+            connections,
+            subscribers,
+            threads,
+            own_fd_tables,
+            warmup: if args.mode == Mode::Idle { Duration::ZERO } else { args.warmup },
+            duration: args.duration,
+            rate: args.rate.map(|rate| rate.get()),
+            pipeline: pipeline(args),
+            payload: args.payload,
+            binary: args.binary,
+            server_pid: args.server_pid.map(|pid| pid.get()),
+        })
+    }
+
+    /// Connections of all kinds.
+    pub(crate) fn total(&self) -> u32 {
+        self.connections + self.subscribers
+    }
+
+    /// How many of `count` things the thread `index` has: they are dealt in turn.
+    pub(crate) fn share(&self, count: u32, index: u32) -> u32 {
+        count / self.threads + u32::from(index < count % self.threads)
+    }
+
+    /// The addresses that connections come from, in turn; none if the kernel chooses.
+    pub(crate) fn source_addresses(&self) -> Vec<IpAddr> {
+        let first = Ipv4Addr::LOCALHOST.to_bits();
+        (first..first + self.sources).map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits))).collect()
+    }
+}
+
+/// A message this large is no test of a server any more, and two copies of it per connection are no help to the client.
+const PAYLOAD_MAX: usize = 256 << 20;
+
+fn refuse_foreign_flags(args: &LoadArgs) -> Result<(), Failure> {
+    let messages = matches!(args.mode, Mode::Echo | Mode::Fanout);
+    let foreign = [
+        (args.mode != Mode::Fanout && args.subscribers.is_some(), "--subscribers applies to fanout only"),
+        (args.mode != Mode::Fanout && args.publish_url.is_some(), "--publish-url applies to fanout only"),
+        (!messages && args.rate.is_some(), "--rate applies to echo and fanout only"),
+        (!messages && args.pipeline.is_some(), "--pipeline applies to echo and fanout only"),
+        (!messages && args.binary, "--binary applies to echo and fanout only"),
+    ];
+    match foreign.into_iter().find(|(given, _)| *given) {
+        Some((_, text)) => Err(Failure::usage(text)),
+        None => Ok(()),
+    }
+}
+
+fn pipeline(args: &LoadArgs) -> u32 {
+    match (args.pipeline, args.rate) {
+        (Some(depth), _) => depth.get(),
+        (None, Some(_)) if args.mode == Mode::Echo => {
+            let fitting = OPEN_LOOP_BYTES / args.payload.max(1);
+            OPEN_LOOP_IN_FLIGHT.min(u32::try_from(fitting).unwrap_or(u32::MAX)).max(1)
+        }
+        (None, _) => 1,
+    }
+}
+
+/// How many threads, and whether each needs its own descriptor table.
+fn threads(args: &LoadArgs, machine: Machine, total: u32) -> Result<(u32, bool), Failure> {
+    let per_table = machine.descriptors.saturating_sub(SPARE_DESCRIPTORS).max(1);
+    // In connect the next connection is made while the last is still closing.
+    let descriptors = u64::from(total) * if args.mode == Mode::Connect { 2 } else { 1 };
+    let own_fd_tables = descriptors > per_table;
+    let needed = u32::try_from(descriptors.div_ceil(per_table)).unwrap_or(u32::MAX);
+    let threads = match args.threads {
+        None => (machine.cpus / 2).clamp(1, total).max(needed),
+        Some(threads) => u32::try_from(threads.get()).unwrap_or(u32::MAX).min(total),
+    };
+    if threads < needed {
+        return Err(Failure::usage(format!(
+            "--threads must be at least {needed}: one descriptor table holds {per_table} connections"
+        )));
+    }
+    Ok((threads, own_fd_tables))
+}
+
+fn sources(args: &LoadArgs, address: &Address, total: u32) -> Result<u32, Failure> {
+    match (args.source_addresses, is_loopback_v4(address)) {
+        (Some(_), false) => Err(Failure::usage("--source-addresses needs a URL with an address 127.x.x.x")),
+        (Some(count), true) if count.get() > SOURCES_MAX => {
+            Err(Failure::usage(format!("--source-addresses is {SOURCES_MAX} at most")))
+        }
+        (Some(count), true) => Ok(count.get()),
+        // Each handshake leaves a port in TIME_WAIT for a minute: take all the addresses that could be of use.
+        (None, true) if args.mode == Mode::Connect => Ok(CONNECT_SOURCES.max(total.div_ceil(CONNECTIONS_PER_SOURCE))),
+        (None, true) if total > CONNECTIONS_PER_SOURCE => Ok(total.div_ceil(CONNECTIONS_PER_SOURCE)),
+        (None, _) => Ok(0),
+    }
+}
+
+/// 127.0.0.1 to 127.0.255.255.
+const SOURCES_MAX: u32 = 65_535;
+/// Source addresses of `connect` on loopback: 64 x 28,000 ports last a minute at 29,000 handshakes per second.
+const CONNECT_SOURCES: u32 = 64;
+
+fn destination(url: &str, args: &LoadArgs) -> Result<Destination, Failure> {
+    let mut destination = Destination::parse(url)?;
+    args.headers.iter().try_for_each(|line| destination.header(line))?;
+    args.subprotocols.iter().try_for_each(|name| destination.subprotocol(name))?;
+    Ok(destination)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::args::{Command, parse};
+    use std::ffi::OsString;
+
+    const MACHINE: Machine = Machine { cpus: 8, descriptors: 20_000 };
+
+    /// The plan of `wingbeat load LINE`.
+    pub(crate) fn plan(line: &str) -> Result<Plan, Failure> {
+        let words = ["wingbeat", "load"].into_iter().chain(line.split_whitespace()).map(OsString::from);
+        let Ok(Command::Load(args)) = parse(words).map(|cli| cli.command) else { panic!("{line}") };
+        Plan::new(&args, MACHINE)
+    }
+
+    #[test]
+    fn defaults_depend_on_the_mode() {
+        let echo = plan("echo ws://127.0.0.1/").unwrap();
+        assert_eq!((echo.connections, echo.subscribers, echo.threads, echo.pipeline, echo.sources), (50, 0, 4, 1, 0));
+        let fanout = plan("fanout ws://127.0.0.1/a").unwrap();
+        assert_eq!((fanout.connections, fanout.subscribers, fanout.pipeline), (1, 100, 1));
+        assert_eq!(fanout.publish_url.map(|url| url.url), Some(fanout.url.url));
+        assert_eq!(plan("echo ws://127.0.0.1/ -r 10").unwrap().pipeline, OPEN_LOOP_IN_FLIGHT);
+        assert_eq!(plan("echo ws://127.0.0.1/ -r 10 --payload 64KiB").unwrap().pipeline, 4);
+        assert_eq!(plan("echo ws://127.0.0.1/ -r 10 -p 2").unwrap().pipeline, 2);
+        assert_eq!(plan("fanout ws://127.0.0.1/ -r 10").unwrap().pipeline, 1);
+        assert_eq!(plan("idle ws://127.0.0.1/ --warmup 5s").unwrap().warmup, Duration::ZERO);
+        assert_eq!(plan("connect ws://127.0.0.1/").unwrap().sources, CONNECT_SOURCES);
+        assert_eq!(plan("connect ws://[::1]/").unwrap().sources, 0);
+    }
+
+    #[test]
+    fn many_connections_get_tables_and_sources() {
+        let small = plan("idle ws://127.0.0.1/ -c 4000 -t 1").unwrap();
+        assert!(!small.own_fd_tables && small.source_addresses().is_empty());
+        let large = plan("idle ws://127.0.0.1/ -c 200000").unwrap();
+        assert!(large.own_fd_tables);
+        assert_eq!((large.threads, large.sources), (11, 50));
+        let sources = large.source_addresses();
+        assert_eq!((sources[0].to_string(), sources[49].to_string()), ("127.0.0.1".into(), "127.0.0.50".into()));
+        assert_eq!((0..11).map(|thread| large.share(200_000, thread)).sum::<u32>(), 200_000);
+        assert!(large.share(200_000, 0) <= 20_000 - SPARE_DESCRIPTORS as u32);
+        assert!(plan("idle ws://127.0.0.1/ -c 200000 -t 2").is_err());
+        let wide = plan("idle ws://127.0.0.1/ -c 3 --source-addresses 300").unwrap();
+        assert_eq!(wide.source_addresses()[299].to_string(), "127.0.1.44");
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_told() {
+        for line in [
+            "echo ws://127.0.0.1/ --subscribers 4",
+            "echo ws://127.0.0.1/ --publish-url ws://127.0.0.1/",
+            "idle ws://127.0.0.1/ -r 5",
+            "connect ws://127.0.0.1/ -p 5",
+            "connect ws://127.0.0.1/ --binary",
+            "fanout ws://127.0.0.1/ --payload 15",
+            "fanout ws://127.0.0.1/ --publish-url http://127.0.0.1/",
+            "echo ws://127.0.0.1/ --payload 1GiB",
+            "echo ws://127.0.0.1/ -H novalue",
+            "echo ws://127.0.0.1/ -H :x",
+            "idle ws+unix:/a --source-addresses 2",
+            "idle ws://[::1]/ --source-addresses 2",
+            "idle ws://127.0.0.1/ --source-addresses 65536",
+        ] {
+            assert!(matches!(plan(line), Err(Failure::Usage(_))), "{line}");
+        }
+    }
+}

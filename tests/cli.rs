@@ -1,0 +1,359 @@
+//! The program `wingbeat`, as its users run it: flags, exit codes, serve and load against each other.
+#![cfg(feature = "cli")]
+#![forbid(unsafe_code)]
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// No command here takes a tenth of it; one that hangs fails instead of blocking all tests.
+const PATIENCE: Duration = Duration::from_secs(60);
+const BRIEFLY: [&str; 4] = ["-d", "400ms", "--warmup", "50ms"];
+
+fn wingbeat() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wingbeat"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Waits for a child whose output fits into pipes.
+fn ended(mut child: Child) -> Output {
+    let began = Instant::now();
+    while child.try_wait().expect("the child can be waited for").is_none() {
+        if began.elapsed() > PATIENCE {
+            let _ = child.kill();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().expect("its output can be read")
+}
+
+/// Exit code, standard output, and the lines of standard error.
+fn run(arguments: &[&str]) -> (i32, String, Vec<String>) {
+    let output = ended(wingbeat().args(arguments).spawn().expect("the program starts"));
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+    let lines = text(output.stderr).lines().map(str::to_owned).collect();
+    (output.status.code().unwrap_or(-1), text(output.stdout), lines)
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).expect("the child is there");
+}
+
+/// `wingbeat serve` on a free port.
+struct Server {
+    child: Child,
+    address: String,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Server {
+    fn start(flags: &[&str]) -> Server {
+        let mut command = wingbeat();
+        command.args(["serve", "--bind", "127.0.0.1:0"]).args(flags).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the server starts");
+        let stdout = BufReader::new(child.stdout.take().expect("its output is a pipe"));
+        let mut server = Server { child, address: String::new(), stdout };
+        server.address = server.listening();
+        server
+    }
+
+    /// The address of the next line that says one.
+    fn listening(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("the server says where it listens");
+        line.strip_prefix("listening on ").expect("a line for each listener").trim().to_owned()
+    }
+
+    fn url(&self, resource: &str) -> String {
+        format!("ws://{}{resource}", self.address)
+    }
+
+    /// Status and body of a plain request.
+    fn get(&self, request_line: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).expect("the server accepts");
+        write!(stream, "{request_line} HTTP/1.1\r\nHost: x\r\n\r\n").expect("it takes a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers and closes");
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
+        (status, answer.split_once("\r\n\r\n").expect("an empty line").1.to_owned())
+    }
+
+    /// A connection that has upgraded, and says nothing more.
+    fn upgrade(&self) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).expect("the server accepts");
+        let head = "GET /echo HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+        stream.write_all(head.as_bytes()).expect("it takes a request");
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).expect("it answers");
+        assert_eq!(&status, b"HTTP/1.1 101");
+        stream
+    }
+
+    /// Ends it with SIGTERM: its exit code.
+    fn stop(mut self) -> i32 {
+        signal(&self.child, Signal::TERM);
+        let began = Instant::now();
+        while self.child.try_wait().expect("the server can be waited for").is_none() && began.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.child.wait().ok().and_then(|status| status.code()).unwrap_or(-1)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The JSON of `wingbeat load ARGUMENTS` that succeeded.
+fn load(arguments: &[&str]) -> Value {
+    let (code, stdout, stderr) = run(&[&["load", "--json", "-"], arguments].concat());
+    assert_eq!(code, 0, "{arguments:?}: {stderr:?}");
+    let json: Value = serde_json::from_str(&stdout).expect("standard output is JSON alone");
+    assert_eq!((json["lost_messages"].as_u64().unwrap_or(0), json["connections_failed"].as_u64()), (0, Some(0)));
+    assert_eq!(json["errors"], serde_json::json!({}));
+    json
+}
+
+fn count(json: &Value, key: &str) -> u64 {
+    json[key].as_u64().unwrap_or_else(|| panic!("{key} in {json}"))
+}
+
+#[test]
+fn help_goes_to_standard_output() {
+    for arguments in [&["--help"][..], &["serve", "--help"], &["load", "--help"], &["demo", "--help"], &["--version"]] {
+        let (code, stdout, stderr) = run(arguments);
+        assert_eq!((code, stderr.len()), (0, 0), "{arguments:?}");
+        assert!(stdout.contains("wingbeat"), "{stdout}");
+    }
+}
+
+#[test]
+fn a_bad_flag_is_one_line_and_exit_2() {
+    for (line, named) in [
+        ("", "subcommand"),
+        ("dance", "dance"),
+        ("serve --nonsense", "--nonsense"),
+        ("serve --bind nowhere", "nowhere"),
+        ("serve --bind unix:", "unix:"),
+        ("serve --max-message 5GiB", "--max-message"),
+        ("serve --workers 0", "--workers"),
+        ("load echo", "<URL>"),
+        ("load echo wss://localhost/", "TLS"),
+        ("load echo ws://127.0.0.1/ --subscribers 2", "--subscribers"),
+        ("load fanout ws://127.0.0.1/ --payload 15", "--payload"),
+        ("load idle ws://127.0.0.1/ -c 100000000 -t 1", "--threads"),
+        ("demo -d 5", "5"),
+    ] {
+        let (code, stdout, stderr) = run(&line.split_whitespace().collect::<Vec<_>>());
+        assert_eq!((code, stdout.as_str(), stderr.len()), (2, "", 1), "{line}: {stderr:?}");
+        assert!(stderr[0].starts_with("wingbeat: ") && stderr[0].contains(named), "{line}: {}", stderr[0]);
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_one_line_and_exit_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("it is bound").to_string();
+    for (arguments, named) in [
+        (vec!["serve", "--bind", &address], address.as_str()),
+        (vec!["serve", "--driver", "uring"], "io_uring"),
+        (vec!["load", "echo", "ws://127.0.0.1:9/", "--json", "/nowhere/at/all"], "/nowhere/at/all"),
+        (vec!["load", "echo", "ws://127.0.0.1:9/", "--server-pid", "4294967295"], "4294967295"),
+    ] {
+        let (code, _, stderr) = run(&arguments);
+        assert_eq!((code, stderr.len()), (1, 1), "{arguments:?}: {stderr:?}");
+        assert!(stderr[0].contains(named), "{}", stderr[0]);
+    }
+}
+
+#[test]
+fn connections_that_fail_are_told_by_kind() {
+    let server = Server::start(&[]);
+    let unused = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    for (url, kind) in [
+        (server.url("/nothing"), "handshake_status_404 3"),
+        (server.url("/topics"), "handshake_status_400 3"),
+        (format!("ws://{unused}/"), "connect_refused 3"),
+    ] {
+        let (code, _, stderr) = run(&["load", "echo", &url, "-c", "3", "-d", "5s"]);
+        assert_eq!((code, stderr.len()), (1, 1), "{stderr:?}");
+        assert!(stderr[0].contains(kind), "{}", stderr[0]);
+    }
+}
+
+#[test]
+fn plain_requests_are_answered() {
+    let server = Server::start(&["--workers", "1"]);
+    assert_eq!(server.get("GET /healthz"), (200, "ok\n".to_owned()));
+    assert_eq!(server.get("HEAD /healthz"), (200, String::new()));
+    for (request_line, status) in [
+        ("GET /echo", 426),
+        ("GET /topics?topic=a", 426),
+        ("GET /topics?topic=", 400),
+        ("GET /publish?topic=%zz", 400),
+        ("GET /", 404),
+        ("DELETE /healthz", 405),
+    ] {
+        assert_eq!(server.get(request_line).0, status, "{request_line}");
+    }
+}
+
+#[test]
+fn serve_ends_with_0_and_a_second_signal_ends_it_at_once() {
+    assert_eq!(Server::start(&[]).stop(), 0);
+    // A peer that never answers our Close keeps the drain waiting.
+    let mut server = Server::start(&[]);
+    let mut silent = server.upgrade();
+    signal(&server.child, Signal::INT);
+    let mut rest = Vec::new();
+    let mut byte = [0];
+    while !rest.ends_with(b"\x03\xf4") {
+        silent.read_exact(&mut byte).expect("a Close with 1012");
+        rest.push(byte[0]);
+    }
+    assert!(server.child.try_wait().expect("the server can be waited for").is_none());
+    signal(&server.child, Signal::TERM);
+    assert_eq!(server.child.wait().expect("it ends").code(), Some(143));
+}
+
+#[test]
+fn echo_is_measured() {
+    let server = Server::start(&["--workers", "2"]);
+    let pid = server.child.id().to_string();
+    let json =
+        load(&[&["echo", &server.url("/echo"), "-c", "8", "-p", "3", "--server-pid", &pid], &BRIEFLY[..]].concat());
+    assert!(count(&json, "messages") > 0);
+    assert_eq!(count(&json, "bytes"), 64 * count(&json, "messages"));
+    let slices: u64 = json["messages_per_slice"].as_array().expect("a list").iter().filter_map(Value::as_u64).sum();
+    assert_eq!(slices, count(&json, "messages"));
+    let latency = |key: &str| json["latency_us"][key].as_f64().expect("a number");
+    assert!(0.0 < latency("p50") && latency("p50") <= latency("p99") && latency("p99") <= latency("max"));
+    assert!(json["server_cpu_us_per_message"].as_f64().expect("a number") > 0.0);
+    assert!(count(&json, "server_rss_bytes") > 100_000);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn echo_takes_any_size_and_kind() {
+    let server = Server::start(&["--max-message", "200KiB"]);
+    for flags in
+        [&["--payload", "0"][..], &["--payload", "200KiB", "-p", "4"], &["--payload", "126", "--binary", "-t", "2"]]
+    {
+        let json = load(&[&["echo", &server.url("/echo"), "-c", "4"], flags, &BRIEFLY[..]].concat());
+        assert!(count(&json, "messages") > 0, "{flags:?}");
+    }
+}
+
+#[test]
+fn an_open_loop_sends_what_was_asked_for() {
+    let server = Server::start(&[]);
+    let json = load(&["echo", &server.url("/echo"), "-c", "7", "-t", "2", "-r", "2000", "-d", "1s", "--warmup", "0s"]);
+    // What was wanted is sent or told as unsent; what came after the end is in neither figure.
+    assert!(count(&json, "messages") <= 2000);
+    assert_eq!(count(&json, "rate_per_s"), 2000);
+    assert!(json["unsent_messages"].is_u64());
+}
+
+#[test]
+fn every_subscriber_gets_every_message() {
+    let server = Server::start(&["--workers", "2"]);
+    let topics = server.url("/topics?topic=a%20room");
+    let publish = server.url("/publish?topic=a%20room");
+    for flags in [
+        &["--publish-url", &publish, "--subscribers", "40"][..],
+        &["--publish-url", &publish, "--subscribers", "40", "-c", "3", "-t", "3", "-p", "8", "--binary"],
+        &["--subscribers", "40", "-c", "2", "-t", "2", "-r", "200"],
+    ] {
+        let json = load(&[&["fanout", &topics], flags, &BRIEFLY[..]].concat());
+        assert_eq!(count(&json, "subscribers"), 40);
+        assert!(count(&json, "messages") > 0 && count(&json, "published") > 0, "{flags:?}");
+    }
+}
+
+#[test]
+fn connections_are_held_and_made() {
+    let directory = std::env::temp_dir().join(format!("wingbeat-cli-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory of our own");
+    let socket = directory.join("serve.sock");
+    let mut server = Server::start(&["--bind", &format!("unix:{}", socket.display())]);
+    assert_eq!(server.listening(), format!("unix:{}", socket.display()));
+    let idle = load(&[&["idle", &server.url("/echo"), "-c", "300", "--source-addresses", "3"], &BRIEFLY[..2]].concat());
+    assert_eq!((count(&idle, "connections"), &idle["messages"]), (300, &Value::Null));
+    let connect = load(&[&["connect", &server.url("/echo"), "-c", "4"], &BRIEFLY[..]].concat());
+    assert!(count(&connect, "handshakes") > 0);
+    let unix = load(&[&["echo", &format!("ws+unix:{}:/echo", socket.display())], &BRIEFLY[..]].concat());
+    assert!(count(&unix, "messages") > 0);
+    drop(server);
+    std::fs::remove_dir_all(directory).expect("it can go");
+}
+
+#[test]
+fn an_interrupted_load_prints_what_it_has() {
+    let server = Server::start(&[]);
+    let mut command = wingbeat();
+    command.args(["load", "echo", &server.url("/echo"), "--warmup", "0s", "-d", "10m", "--json", "-"]);
+    let mut child = command.spawn().expect("the program starts");
+    // The first line says that messages are on their way.
+    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+    stderr.read_line(&mut String::new()).expect("a line per second");
+    signal(&child, Signal::INT);
+    let output = ended(child);
+    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((output.status.code(), &json["interrupted"]), (Some(0), &Value::Bool(true)));
+    assert!(count(&json, "messages") > 0);
+}
+
+#[test]
+fn a_server_that_dies_is_a_failure() {
+    let mut server = Server::start(&[]);
+    let mut command = wingbeat();
+    command.args(["load", "echo", &server.url("/echo"), "-c", "5", "--warmup", "0s", "-d", "10m", "--json", "-"]);
+    let mut child = command.spawn().expect("the program starts");
+    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+    stderr.read_line(&mut String::new()).expect("a line per second");
+    server.child.kill().expect("the server is there");
+    let output = ended(child);
+    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((output.status.code(), count(&json, "connections_failed")), (Some(1), 5));
+    assert_eq!((count(&json["errors"], "connection_lost"), count(&json, "lost_messages")), (5, 5));
+}
+
+#[test]
+fn answers_that_are_none_are_a_failure() {
+    let server = Server::start(&[]);
+    // On a topic each connection gets the messages of the others too.
+    let topic = server.url("/topics?topic=x");
+    let (code, stdout, _) = run(&[&["load", "echo", &topic, "-c", "3", "--json", "-"], &BRIEFLY[..]].concat());
+    let json: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(code, 1);
+    assert!(count(&json["errors"], "wrong_contents") > 0, "{json}");
+}
+
+#[test]
+fn the_page_and_the_report_are_written() {
+    let server = Server::start(&[]);
+    let page = std::env::temp_dir().join(format!("wingbeat-cli-{}.html", std::process::id()));
+    let path = page.display().to_string();
+    let (code, stdout, _) = run(&[&["load", "echo", &server.url("/echo"), "--html", &path], &BRIEFLY[..]].concat());
+    let html = std::fs::read_to_string(&page).expect("the page is there");
+    std::fs::remove_file(&page).expect("it can go");
+    assert_eq!(code, 0);
+    assert!(stdout.contains("latency      p50 ") && stdout.contains("errors       none"), "{stdout}");
+    assert_eq!(html.matches("<svg").count(), 2);
+}
+
+#[test]
+fn the_demo_runs_and_ends() {
+    let (code, stdout, stderr) = run(&["demo", "-d", "1500ms", "-c", "5", "--subscribers", "10"]);
+    assert_eq!(code, 0, "{stderr:?}");
+    assert_eq!(stdout.matches("errors       none").count(), 2, "{stdout}");
+    assert!(stderr.iter().any(|line| line.contains("echo") && line.contains("fanout")), "{stderr:?}");
+}

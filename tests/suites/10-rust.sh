@@ -1,0 +1,55 @@
+# What cargo alone can show.
+# shellcheck shell=bash
+
+suite fmt "rustfmt finds nothing to change"
+suite_fmt() {
+  cargo fmt --all --check
+  rustfmt --check --config-path . fuzz/src/*.rs fuzz/fuzz_targets/*.rs
+}
+
+suite clippy "no warning from clippy or rustc, with every set of features"
+suite_clippy() {
+  cargo clippy --all-targets --features cli -- -D warnings
+  cargo clippy --all-targets -- -D warnings
+  cargo clippy --all-targets --no-default-features -- -D warnings
+}
+
+suite docs "rustdoc without a warning"
+suite_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features cli; }
+
+suite unit "unit and property tests of the library and the program"
+suite_unit() { cargo test --features cli --lib --bins; }
+
+suite doctest "the examples in the documentation"
+suite_doctest() { cargo test --features cli --doc; }
+
+suite examples "the examples build, and their tests pass"
+suite_examples() { cargo test --features cli --examples; }
+
+suite no-default-features "proto, buffer and pubsub without the engine: build and tests"
+suite_no_default_features() {
+  cargo build --no-default-features
+  cargo test --no-default-features --lib --tests
+}
+
+if [ -f tests/sim_soak.rs ]; then
+  suite sim-soak "the engine on the simulator, judged after every turn: 10,000 seeds (--full: 1,000,000)"
+  suite_sim_soak() {
+    local seeds=10000
+    ! full || seeds=1000000
+    WINGBEAT_SOAK_SEEDS=${WINGBEAT_SOAK_SEEDS:-$seeds} cargo test --profile soak --features cli --test sim_soak -- --nocapture
+  }
+fi
+
+# Every other tests/*.rs is a suite of its own name.
+for file in $(compgen -G 'tests/*.rs'); do
+  name=$(basename "$file" .rs)
+  [ "$name" != sim_soak ] || continue
+  suite "${name//_/-}" "$(sed -n '1s/^\/\/! *//p' "$file")"
+  eval "suite_$name() { cargo test --features cli --test $name; }"
+done
+
+if [ -d benches ] && compgen -G 'benches/*.rs' >/dev/null; then
+  suite benches "every benchmark runs once"
+  suite_benches() { cargo test --profile soak --features cli --benches; }
+fi

@@ -1,0 +1,34 @@
+# The program `wingbeat`, used as its users do.
+# shellcheck shell=bash
+
+suite serve-cli "serve: flags, exit codes, endpoints, topics, Unix sockets, drain"
+suite_serve_cli() {
+  need python3 python3
+  build_wingbeat
+  WINGBEAT="$WINGBEAT" python3 tests/program/serve.py -v
+}
+
+suite memory "bytes of server memory per idle connection, from 4,000 to 16,000 of them: in (0, 128]"
+suite_memory() {
+  need python3 python3
+  build_wingbeat
+  python3 tests/program/memory.py "$WINGBEAT" | tee "$TARGET/tests/memory.out"
+  note "$(tail -n 1 "$TARGET/tests/memory.out")"
+}
+
+suite load-stop "load: a server that stands still for 1 s shows in p99 (no coordinated omission)"
+suite_load_stop() {
+  need python3 python3
+  start_server
+  local json=$TARGET/tests/load-stop.json
+  rm -f "$json"
+  "$WINGBEAT" load echo "ws://$ADDRESS/echo" -c 10 -r 1000 -d 10s --warmup 1s --json "$json" &
+  local client=$!
+  sleep 5
+  kill -STOP "$SERVER"
+  sleep 1
+  kill -CONT "$SERVER"
+  wait "$client"
+  tests/program/figures.py "$json" 'latency_us.p99 > 500000' 'latency_us.p50 < 500000'
+  stop_server
+}

@@ -1,0 +1,476 @@
+//! After warm-up nothing is allocated per message: counted by the allocator itself, on real sockets.
+//!
+//! Worker and peers live on one thread. Counted is what happens within `Worker::turn` on that thread and nothing else,
+//! so peers may allocate. The first allocation that a test did not expect prints where it came from.
+#![cfg(feature = "epoll")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::backtrace::Backtrace;
+use std::cell::Cell;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use wingbeat::driver::{Driver, Epoll};
+use wingbeat::engine::{Worker, group};
+use wingbeat::proto::{MaskingKey, Opcode, encoder};
+use wingbeat::{Address, Config, Conn, Handler, Message, Never, Request, Scope, Upgrade};
+
+/// Rounds before counting begins: buffers and lists reach the size that the operation needs.
+const WARM_UP: usize = 8;
+const ROUNDS: usize = 64;
+
+// ---- the counting allocator -------------------------------------------------------------------------------------
+
+/// What was allocated while counting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cost {
+    allocations: u64,
+    bytes: u64,
+}
+
+thread_local! {
+    // `const` and without a destructor: touching them allocates nothing.
+    static COUNTING: Cell<bool> = const { Cell::new(false) };
+    static TELL: Cell<bool> = const { Cell::new(false) };
+    static COST: Cell<Cost> = const { Cell::new(Cost { allocations: 0, bytes: 0 }) };
+}
+
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+impl Counting {
+    fn note(&self, bytes: usize) {
+        if !COUNTING.get() {
+            return;
+        }
+        let Cost { allocations, bytes: before } = COST.get();
+        COST.set(Cost { allocations: allocations + 1, bytes: before + bytes as u64 });
+        if TELL.replace(false) {
+            COUNTING.set(false); // a backtrace allocates
+            eprintln!("allocated {bytes} bytes:\n{}", Backtrace::force_capture());
+            COUNTING.set(true);
+        }
+    }
+}
+
+// SAFETY: every method hands its arguments on to the system's allocator unchanged, whose guarantees these are; counting
+// touches plain cells of this thread only.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.note(layout.size());
+        // SAFETY: the caller's promises about `layout` are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        self.note(layout.size());
+        // SAFETY: as in `alloc`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        self.note(size);
+        // SAFETY: `pointer` came from `System` with this layout, and the caller promises the rest.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: `pointer` came from `System` with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+fn counted<T>(act: impl FnOnce() -> T) -> T {
+    COUNTING.set(true);
+    let result = act();
+    COUNTING.set(false);
+    result
+}
+
+/// What `rounds` cost after a warm-up.
+fn cost(fixture: &mut Fixture, expected: u64, mut round: impl FnMut(&mut Fixture)) -> Cost {
+    (0..WARM_UP).for_each(|_| round(fixture));
+    COST.set(Cost::default());
+    TELL.set(expected == 0);
+    (0..ROUNDS).for_each(|_| round(fixture));
+    TELL.set(false);
+    let cost = COST.get();
+    assert_eq!(cost.allocations, expected * ROUNDS as u64, "{cost:?} in {ROUNDS} rounds");
+    cost
+}
+
+// ---- workers and peers on one thread ----------------------------------------------------------------------------
+
+/// Does what the first byte of a message says.
+#[derive(Default)]
+struct Service {
+    received: u64,
+    pongs: u64,
+}
+
+impl Handler for Service {
+    type State = ();
+    type Mail = Never;
+
+    fn upgrade(&mut self, _: &mut Scope<'_>, _: &Request<'_>) -> Upgrade<()> {
+        Upgrade::Accept(())
+    }
+
+    fn message(&mut self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) {
+        self.received += 1;
+        match message.payload.first() {
+            Some(b'e') => _ = conn.send(message),
+            Some(b'p') => _ = conn.publish("room", message),
+            Some(b's') => {
+                conn.subscribe("room").expect("within the limits");
+                conn.send(message);
+            }
+            Some(b'u') => {
+                conn.unsubscribe("room");
+                conn.send(message);
+            }
+            _ => {}
+        }
+    }
+
+    fn pong(&mut self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {
+        self.pongs += 1;
+    }
+}
+
+struct Fixture {
+    workers: Vec<(Worker<Service>, SocketAddr)>,
+    now: Instant,
+}
+
+impl Fixture {
+    fn new(workers: usize) -> Self {
+        let config = Config::default();
+        let drivers: Vec<_> = (0..workers).map(|_| Epoll::new(config.driver).unwrap()).collect();
+        let wakers: Vec<_> = drivers.iter().map(Driver::waker).collect();
+        let (seeds, _) = group(&wakers, config);
+        let workers = seeds.into_iter().zip(drivers).map(|(seed, driver)| {
+            let mut worker = seed.start(driver, Service::default());
+            let Ok(Address::Tcp(address)) = worker.listen(&"127.0.0.1:0".parse().unwrap()) else { panic!("no port") };
+            (worker, address)
+        });
+        Fixture { workers: workers.collect(), now: Instant::now() }
+    }
+
+    fn turn(&mut self) {
+        for (worker, _) in &mut self.workers {
+            counted(|| worker.turn(self.now)).unwrap();
+        }
+    }
+
+    /// Turns until `done`. The kernel's loopback may hand bytes over late, hence the patience.
+    fn until(&mut self, mut done: impl FnMut(&mut Fixture) -> bool) {
+        for patience in 0.. {
+            self.turn();
+            if done(self) {
+                return;
+            }
+            assert!(patience < 5_000, "it does not come");
+            if patience > 100 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// A peer of `worker`, past the opening handshake.
+    fn peer(&mut self, worker: usize) -> TcpStream {
+        let mut stream = TcpStream::connect(self.workers[worker].1).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let request = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        self.until(|_| {
+            read_more(&mut stream, &mut answer);
+            answer.ends_with(b"\r\n\r\n")
+        });
+        assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+        stream
+    }
+
+    /// Peers of `worker` that are subscribed.
+    fn subscribers(&mut self, worker: usize, count: usize) -> Vec<TcpStream> {
+        let (subscribe, answer) = (masked(b"s"), plain(b"s"));
+        let peers = (0..count).map(|_| {
+            let mut peer = self.peer(worker);
+            peer.write_all(&subscribe).unwrap();
+            self.receive(std::slice::from_mut(&mut peer), &answer);
+            peer
+        });
+        peers.collect()
+    }
+
+    /// Turns until each peer has received exactly `expected`.
+    fn receive(&mut self, peers: &mut [TcpStream], expected: &[u8]) {
+        let mut got = Vec::new();
+        for peer in peers {
+            got.clear();
+            self.until(|_| {
+                read_more(peer, &mut got);
+                got.len() >= expected.len()
+            });
+            assert!(got == expected, "{} bytes, not those that were to come", got.len());
+        }
+    }
+
+    fn received(&mut self) -> u64 {
+        self.workers.iter_mut().map(|(worker, _)| worker.with(|service, _| service.received)).sum()
+    }
+
+    /// Sends `bytes` and waits until the handler has had `messages` of them.
+    fn handled(&mut self, peer: &mut TcpStream, bytes: &[u8], messages: u64) {
+        let before = self.received();
+        peer.write_all(bytes).unwrap();
+        self.until(|fixture| fixture.received() == before + messages);
+    }
+
+    fn received_bytes(&self) -> u64 {
+        self.workers[0].0.handle().metrics().counters.received_bytes
+    }
+}
+
+fn read_more(stream: &mut TcpStream, into: &mut Vec<u8>) {
+    let mut chunk = [0; 16 << 10];
+    match stream.read(&mut chunk) {
+        Ok(0) => panic!("closed by the worker"),
+        Ok(bytes) => into.extend_from_slice(&chunk[..bytes]),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+    }
+}
+
+/// A frame as the client sends it.
+fn masked(payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encoder::frame(&mut out, Opcode::Text, true, payload, Some(MaskingKey([1, 2, 3, 4])));
+    out
+}
+
+/// The same as the server sends it.
+fn plain(payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encoder::frame(&mut out, Opcode::Text, true, payload, None);
+    out
+}
+
+fn payload(first: u8, len: usize) -> Vec<u8> {
+    (0..len).map(|at| if at == 0 { first } else { b'a' + (at % 26) as u8 }).collect()
+}
+
+// ---- receiving --------------------------------------------------------------------------------------------------
+
+#[test]
+fn receive() {
+    let mut fixture = Fixture::new(1);
+    let mut peer = fixture.peer(0);
+    for len in [1, 20, 1000, 60_000] {
+        let frame = masked(&payload(b'r', len));
+        cost(&mut fixture, 0, |fixture| fixture.handled(&mut peer, &frame, 1));
+    }
+}
+
+#[test]
+fn receive_of_a_cut_message() {
+    let mut fixture = Fixture::new(1);
+    let mut peer = fixture.peer(0);
+    let frame = masked(&payload(b'r', 3000));
+    // In the header, between header and payload, in the payload.
+    for cut in [1, 3, 8, 9, 1500, frame.len() - 1] {
+        cost(&mut fixture, 0, |fixture| {
+            let before = fixture.received_bytes();
+            peer.write_all(&frame[..cut]).unwrap();
+            fixture.until(|fixture| fixture.received_bytes() == before + cut as u64);
+            fixture.handled(&mut peer, &frame[cut..], 1);
+        });
+    }
+}
+
+#[test]
+fn receive_of_a_fragmented_message_with_a_ping_within() {
+    let mut fixture = Fixture::new(1);
+    let mut peer = fixture.peer(0);
+    let (mut bytes, mut pong, key) = (Vec::new(), Vec::new(), Some(MaskingKey([9, 8, 7, 6])));
+    encoder::frame(&mut bytes, Opcode::Binary, false, &payload(b'r', 700), key);
+    encoder::frame(&mut bytes, Opcode::Ping, true, b"here?", key);
+    encoder::frame(&mut bytes, Opcode::Continuation, true, &payload(b'x', 700), key);
+    encoder::frame(&mut pong, Opcode::Pong, true, b"here?", None);
+    cost(&mut fixture, 0, |fixture| {
+        fixture.handled(&mut peer, &bytes, 1);
+        fixture.receive(std::slice::from_mut(&mut peer), &pong);
+    });
+}
+
+// ---- sending ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn echo() {
+    let mut fixture = Fixture::new(1);
+    let mut peer = [fixture.peer(0)];
+    for len in [1, 20, 1000, 16 << 10, 100_000] {
+        let payload = payload(b'e', len);
+        let (request, answer) = (masked(&payload), plain(&payload));
+        cost(&mut fixture, 0, |fixture| {
+            let mut rest = &request[..];
+            while let [_, ..] = rest {
+                match peer[0].write(rest) {
+                    Ok(bytes) => rest = &rest[bytes..],
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+                }
+                fixture.turn();
+            }
+            fixture.receive(&mut peer, &answer);
+        });
+    }
+}
+
+#[test]
+fn echo_of_16_pipelined() {
+    let mut fixture = Fixture::new(1);
+    let mut peer = [fixture.peer(0)];
+    for len in [20, 1000] {
+        let payload = payload(b'e', len);
+        let (requests, answers) = (masked(&payload).repeat(16), plain(&payload).repeat(16));
+        cost(&mut fixture, 0, |fixture| {
+            peer[0].write_all(&requests).unwrap();
+            fixture.receive(&mut peer, &answers);
+        });
+    }
+}
+
+#[test]
+fn ping_and_pong() {
+    let mut fixture = Fixture::new(1);
+    let mut peer = [fixture.peer(0)];
+    let (mut ping, mut pong) = (Vec::new(), Vec::new());
+    encoder::frame(&mut ping, Opcode::Ping, true, b"are you there?", Some(MaskingKey([1, 2, 3, 4])));
+    encoder::frame(&mut pong, Opcode::Pong, true, b"are you there?", None);
+    cost(&mut fixture, 0, |fixture| {
+        peer[0].write_all(&ping).unwrap();
+        fixture.receive(&mut peer, &pong);
+    });
+}
+
+// ---- topics -----------------------------------------------------------------------------------------------------
+
+/// What a publish of `burst` messages costs that reaches `subscribers`, of which the publisher is none.
+fn publish(burst: usize, subscribers: usize) -> Cost {
+    let mut fixture = Fixture::new(1);
+    let mut subscribers = fixture.subscribers(0, subscribers);
+    let mut publisher = fixture.peer(0);
+    let payload = payload(b'p', 20);
+    let (request, delivery) = (masked(&payload).repeat(burst), plain(&payload).repeat(burst));
+    cost(&mut fixture, 0, |fixture| {
+        publisher.write_all(&request).unwrap();
+        fixture.receive(&mut subscribers, &delivery);
+    })
+}
+
+#[test]
+fn publish_to_1() {
+    publish(1, 1);
+}
+
+#[test]
+fn publish_to_1_000() {
+    publish(1, 1000);
+}
+
+#[test]
+fn publish_of_a_joined_burst_to_1() {
+    publish(16, 1);
+}
+
+#[test]
+fn publish_of_a_joined_burst_to_1_000() {
+    publish(16, 1000);
+}
+
+#[test]
+fn subscribe_to_an_existing_topic_and_unsubscribe() {
+    let mut fixture = Fixture::new(1);
+    let _keeps_it_alive = fixture.subscribers(0, 1);
+    let mut peer = [fixture.peer(0)];
+    cost(&mut fixture, 0, |fixture| {
+        for command in [b"s", b"u"] {
+            peer[0].write_all(&masked(command)).unwrap();
+            fixture.receive(&mut peer, &plain(command));
+        }
+    });
+}
+
+/// What a publish costs that crosses from one worker to another, with this many subscribers there.
+fn publish_across(subscribers: usize) -> Cost {
+    let mut fixture = Fixture::new(2);
+    let mut subscribers = fixture.subscribers(1, subscribers);
+    let mut publisher = fixture.peer(0);
+    let payload = payload(b'p', 100);
+    let (request, delivery) = (masked(&payload), plain(&payload));
+    cost(&mut fixture, 1, |fixture| {
+        publisher.write_all(&request).unwrap();
+        fixture.receive(&mut subscribers, &delivery);
+    })
+}
+
+#[test]
+fn publish_across_workers_costs_one_allocation_however_many_subscribe() {
+    let (one, thousand) = (publish_across(1), publish_across(1000));
+    assert_eq!(one, thousand);
+    // Topic, payload, and the two counts of an `Arc`.
+    assert_eq!(one.bytes, ROUNDS as u64 * (4 + 100 + 16));
+}
+
+#[test]
+fn publish_from_another_thread_costs_it_one_allocation() {
+    let mut fixture = Fixture::new(1);
+    let mut subscriber = fixture.subscribers(0, 1);
+    let handle = fixture.workers[0].0.handle();
+    let payload = payload(b'p', 100);
+    let delivery = plain(&payload);
+    let message = Message { kind: wingbeat::MessageKind::Text, payload: &payload };
+    cost(&mut fixture, 1, |fixture| {
+        counted(|| handle.publish("room", message));
+        fixture.receive(&mut subscriber, &delivery);
+    });
+}
+
+// ---- time -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn activity_re_arms_the_idle_timer() {
+    let mut fixture = Fixture::new(1);
+    let mut peer = fixture.peer(0);
+    let frame = masked(b"r");
+    // Each step is more than half of the time until a ping: without activity the second would bring one.
+    cost(&mut fixture, 0, |fixture| {
+        fixture.now += Duration::from_secs(25);
+        fixture.handled(&mut peer, &frame, 1);
+    });
+    fixture.turn();
+    let nothing = peer.read(&mut [0; 64]).expect_err("no ping was due");
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn keepalive() {
+    let mut fixture = Fixture::new(1);
+    let mut peer = [fixture.peer(0)];
+    let (mut ping, mut pong) = (Vec::new(), Vec::new());
+    encoder::frame(&mut ping, Opcode::Ping, true, b"", None);
+    encoder::frame(&mut pong, Opcode::Pong, true, b"", Some(MaskingKey([1, 2, 3, 4])));
+    let mut pongs = 0;
+    cost(&mut fixture, 0, |fixture| {
+        fixture.now += Duration::from_secs(41);
+        fixture.receive(&mut peer, &ping);
+        peer[0].write_all(&pong).unwrap();
+        pongs += 1;
+        fixture.until(|fixture| fixture.workers[0].0.with(|service, _| service.pongs) == pongs);
+    });
+}
