@@ -126,7 +126,8 @@ fn ms(milliseconds: u64) -> Duration {
 
 fn tiny(dice: &mut Dice) -> Config {
     let mut config = config();
-    config.slow_consumer = dice.pick(&[SlowConsumer::Disconnect, SlowConsumer::DropNewest, SlowConsumer::DropOldest]);
+    use SlowConsumer::{Conflate, Disconnect, DropNewest, DropOldest};
+    config.slow_consumer = dice.pick(&[Disconnect, DropNewest, DropOldest, Conflate]);
     let limits = &mut config.limits;
     limits.outbox_high = dice.pick(&[300, 300, 1000, 64 << 10]);
     limits.outbox_low = dice.pick(&[0, 100, 250]);
