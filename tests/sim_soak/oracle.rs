@@ -33,6 +33,13 @@ pub fn check(scene: &Scene) -> (u64, u64) {
                 "pongs answer pings, in order"
             );
         }
+        if let (Some(player), Some((step, reason))) = (player, life.closed) {
+            let orderly = !matches!(reason.cause, CloseCause::Lost | CloseCause::Failed(_));
+            // At the memory limit one that is closing may be cut, too.
+            let orderly = orderly && scene.config.limits.frame_bytes > 1 << 20;
+            let cut = step > scene.kind_from && orderly && !player.over && !whole;
+            assert!(!cut, "peer {} reads, and got no Close of {reason:?}", life.key);
+        }
         let case = Case { scene, record: &record, at: *at, life, got: &got, whole };
         case.check();
         checked += 1;
