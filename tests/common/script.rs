@@ -136,7 +136,7 @@ impl Record {
                 && except.is_none_or(|except| place(except) != *at)
             {
                 let text = text.to_owned();
-                life.due.push(if life.closing { Due::Perhaps(text) } else { Due::Topic(text) });
+                life.due.push(if life.closing || refused { Due::Perhaps(text) } else { Due::Topic(text) });
             }
         }
         let (text, to) = (text.to_owned(), Destination::Topic(topic.to_owned()));
