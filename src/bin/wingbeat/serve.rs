@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::args::{DriverChoice, ServeArgs, SlowConsumer};
+use crate::descriptors;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::routes::Route;
@@ -24,6 +25,7 @@ pub(crate) fn serve(args: &ServeArgs, interrupt: Interrupt) -> Result<(), Failur
     if args.driver == DriverChoice::Uring {
         return Err(Failure::Failed("this build has no io_uring driver; use --driver epoll or auto".into()));
     }
+    descriptors::raise_limit();
     let running = start(args)?;
     announce(running.addresses()).map_err(|error| Failure::cannot("write standard output", error))?;
     let handle = running.handle().clone();

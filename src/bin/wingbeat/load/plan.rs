@@ -4,8 +4,8 @@
 use super::stamp::{PUBLISHERS_MAX, STAMP_BYTES};
 use super::target::{Destination, is_loopback_v4};
 use crate::args::{LoadArgs, Mode};
+use crate::descriptors;
 use crate::failure::Failure;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 use wingbeat::driver::Address;
@@ -59,11 +59,8 @@ pub(crate) struct Machine {
 impl Machine {
     /// Looks, after it raised the soft limit of descriptors to the hard one.
     pub(crate) fn here() -> Machine {
-        let limit = getrlimit(Resource::Nofile);
-        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-        let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        Machine { cpus, descriptors: current.unwrap_or(1 << 20) }
+        Machine { cpus, descriptors: descriptors::raise_limit().unwrap_or(1 << 20) }
     }
 }
 
