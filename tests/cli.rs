@@ -149,6 +149,7 @@ fn a_bad_flag_is_one_line_and_exit_2() {
         ("load echo wss://localhost/", "TLS"),
         ("load echo ws://127.0.0.1/ --subscribers 2", "--subscribers"),
         ("load fanout ws://127.0.0.1/ --payload 15", "--payload"),
+        ("load echo ws://127.0.0.1/ --payload 1MiB -p 1000", "--pipeline"),
         ("load idle ws://127.0.0.1/ -c 100000000 -t 1", "--threads"),
         ("demo -d 5", "5"),
     ] {

@@ -82,8 +82,10 @@ impl Plan {
                 "--payload must be at least {STAMP_BYTES} in fanout: each message carries its stamp"
             )));
         }
-        if args.payload > PAYLOAD_MAX {
-            return Err(Failure::usage("--payload is 256MiB at most"));
+        let pipeline = pipeline(args);
+        let in_flight = args.payload.saturating_add(MESSAGE_OVERHEAD).saturating_mul(pipeline as usize);
+        if in_flight > IN_FLIGHT_BYTES_MAX {
+            return Err(Failure::usage("--payload times --pipeline is 64MiB at most: each connection holds that much"));
         }
         let connections = args.connections.map_or(if fanout { 1 } else { 50 }, |n| n.get());
         if fanout && connections > PUBLISHERS_MAX {
@@ -104,7 +106,7 @@ impl Plan {
             warmup: if args.mode == Mode::Idle { Duration::ZERO } else { args.warmup },
             duration: args.duration,
             rate: args.rate.map(|rate| rate.get()),
-            pipeline: pipeline(args),
+            pipeline,
             payload: args.payload,
             binary: args.binary,
             server_pid: args.server_pid.map(|pid| pid.get()),
@@ -128,8 +130,11 @@ impl Plan {
     }
 }
 
-/// A message this large is no test of a server any more, and two copies of it per connection are no help to the client.
-const PAYLOAD_MAX: usize = 256 << 20;
+/// Bytes in flight per connection at most: more is no test of a server any more, and two copies of it per connection
+/// are no help to the client.
+const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
+/// What a message in flight takes beside its payload: a frame header, and when it was sent.
+const MESSAGE_OVERHEAD: usize = 16;
 
 fn refuse_foreign_flags(args: &LoadArgs) -> Result<(), Failure> {
     let messages = matches!(args.mode, Mode::Echo | Mode::Fanout);
@@ -227,6 +232,7 @@ pub(crate) mod tests {
         assert_eq!(plan("echo ws://127.0.0.1/ -r 10").unwrap().pipeline, OPEN_LOOP_IN_FLIGHT);
         assert_eq!(plan("echo ws://127.0.0.1/ -r 10 --payload 64KiB").unwrap().pipeline, 4);
         assert_eq!(plan("echo ws://127.0.0.1/ -r 10 -p 2").unwrap().pipeline, 2);
+        assert_eq!(plan("echo ws://127.0.0.1/ --payload 1MiB -p 63").unwrap().pipeline, 63);
         assert_eq!(plan("fanout ws://127.0.0.1/ -r 10").unwrap().pipeline, 1);
         assert_eq!(plan("idle ws://127.0.0.1/ --warmup 5s").unwrap().warmup, Duration::ZERO);
         assert_eq!(plan("connect ws://127.0.0.1/").unwrap().sources, CONNECT_SOURCES);
@@ -260,6 +266,9 @@ pub(crate) mod tests {
             "fanout ws://127.0.0.1/ --payload 15",
             "fanout ws://127.0.0.1/ --publish-url http://127.0.0.1/",
             "echo ws://127.0.0.1/ --payload 1GiB",
+            "echo ws://127.0.0.1/ --payload 1MiB -p 64",
+            "fanout ws://127.0.0.1/ --payload 1MiB -p 64",
+            "echo ws://127.0.0.1/ --payload 0 -p 4294967295",
             "echo ws://127.0.0.1/ -H novalue",
             "echo ws://127.0.0.1/ -H :x",
             "idle ws+unix:/a --source-addresses 2",
