@@ -4,6 +4,7 @@
 use super::core::Core;
 use super::error::{CloseReason, ConnectError, Published, SendStatus, SubscribeError};
 use super::opening::ClientResponse;
+use super::payload::PayloadWriter;
 use super::target::Target;
 use crate::driver::SocketId;
 use crate::proto::handshake::server;
@@ -325,6 +326,17 @@ impl Scope<'_> {
         self.core.publish(topic, None, key, message)
     }
 
+    /// As [`Scope::publish`], with the payload that `write` writes into memory of the worker that is kept for this.
+    /// That a text is UTF-8 is your promise.
+    pub fn publish_with(
+        &mut self,
+        topic: &str,
+        kind: MessageKind,
+        write: impl FnOnce(&mut PayloadWriter<'_>),
+    ) -> Published {
+        self.core.publish_with(topic, kind, write)
+    }
+
     /// Subscribers of a topic on this worker.
     pub fn subscribers(&self, topic: &str) -> u32 {
         self.core.topics.subscribers(topic)
@@ -371,9 +383,10 @@ impl Conn<'_> {
         self.core.send(self.slot, message)
     }
 
-    /// Sends a message that `write` appends to the buffer it gets, in place. (The buffer holds earlier bytes, which
-    /// `write` must leave alone.)
-    pub fn send_with(&mut self, kind: MessageKind, write: impl FnOnce(&mut Vec<u8>)) -> SendStatus {
+    /// Sends a message whose payload `write` writes in place, behind what is queued: no copy, and no buffer of your own.
+    /// That a text is UTF-8 is your promise. If `write` panics nothing is sent of it.
+    #[inline]
+    pub fn send_with(&mut self, kind: MessageKind, write: impl FnOnce(&mut PayloadWriter<'_>)) -> SendStatus {
         self.core.send_with(self.slot, kind, write)
     }
 
@@ -401,6 +414,16 @@ impl Conn<'_> {
     /// As [`Conn::publish`], to all subscribers but this connection.
     pub fn publish_from(&mut self, topic: &str, message: Message<'_>) -> Published {
         self.core.publish(topic, Some(self.slot), 0, message)
+    }
+
+    /// As [`Scope::publish_with`].
+    pub fn publish_with(
+        &mut self,
+        topic: &str,
+        kind: MessageKind,
+        write: impl FnOnce(&mut PayloadWriter<'_>),
+    ) -> Published {
+        self.core.publish_with(topic, kind, write)
     }
 
     /// Starts the closing handshake after this callback. A code that is not legal on the wire is sent as 1000 is

@@ -29,6 +29,7 @@ pub mod lane;
 mod mail;
 mod opening;
 mod outbox;
+mod payload;
 mod random;
 mod session;
 mod table;
@@ -43,5 +44,6 @@ pub use error::{CloseCause, CloseReason, ConnectError, Full, Published, SendStat
 pub use handler::{Acceptance, Conn, ConnId, Handler, Message, Never, Request, Response, Scope, Upgrade};
 pub use mail::Handle;
 pub use opening::ClientResponse;
+pub use payload::PayloadWriter;
 pub use target::{Reconnect, Target};
 pub use worker::{Worker, WorkerSeed, group};

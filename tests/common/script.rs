@@ -188,12 +188,17 @@ impl Script {
                 }
             }
             "with" => {
-                let status = conn.send_with(MessageKind::Text, |out| out.extend_from_slice(rest.as_bytes()));
+                let status = conn.send_with(MessageKind::Text, |out| out.push_str(rest));
                 self.said(id, status, rest);
             }
             "tell" => {
                 let (topic, text) = rest.split_once(' ').expect("tell TOPIC TEXT");
                 self.publish(conn, topic, text, false);
+            }
+            "tellwith" => {
+                let (topic, text) = rest.split_once(' ').expect("tellwith TOPIC TEXT");
+                let published = conn.publish_with(topic, MessageKind::Text, |out| out.push_str(text));
+                self.published(id.worker, topic, None, text, published);
             }
             "pub" | "pubfrom" => {
                 let (topic, len) = (words.next().expect("a topic"), number(words.next()));

@@ -3,7 +3,8 @@
 
 use crate::common::script::Event;
 use crate::common::world::*;
-use wingbeat::{Config, Message};
+use std::fmt::Write;
+use wingbeat::{Config, Message, MessageKind};
 
 /// Three deliveries per turn.
 fn sliced() -> Config {
@@ -35,6 +36,21 @@ fn a_publication_reaches_every_subscriber_and_the_publisher() {
     raws[0].text("tell nobody hello");
     world.settle();
     assert_eq!(world.record.borrow().last_published.unwrap().local, 0);
+}
+
+#[test]
+fn what_is_written_in_place_arrives_as_what_is_copied() {
+    let (mut world, mut raws) = audience(config(), 2);
+    raws[0].text("say 0;with 1;with 2;tellwith t a longer one;tellwith t 3;with;say 4");
+    world.settle();
+    assert_eq!(texts(&mut raws[0]), ["0", "1", "2", "a longer one", "3", "", "4"]);
+    assert_eq!(texts(&mut raws[1]), ["a longer one", "3"]);
+    let published = world.workers[0].with(|_, scope| {
+        scope.publish_with("t", MessageKind::Text, |out| write!(out, "{}", 5).expect("it never fails"))
+    });
+    world.record.borrow_mut().published_outside("t", "5", false);
+    world.settle();
+    assert_eq!((published.local, texts(&mut raws[1])[2..].join(",")), (2, "5".to_owned()));
 }
 
 #[test]
