@@ -61,6 +61,8 @@ pub mod pubsub;
 pub mod server;
 
 #[cfg(feature = "epoll")]
+pub use bytes::Bytes;
+#[cfg(feature = "epoll")]
 pub use driver::Address;
 #[cfg(feature = "epoll")]
 pub use engine::{

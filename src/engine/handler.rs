@@ -9,6 +9,7 @@ use super::target::Target;
 use crate::driver::SocketId;
 use crate::proto::handshake::server;
 use crate::proto::{CloseCode, MessageKind};
+use bytes::Bytes;
 use std::{borrow::Cow, convert::Infallible, fmt, net::IpAddr, str, sync::Arc, time::Duration};
 
 /// For handlers that take no mail: a type without values.
@@ -244,7 +245,7 @@ impl<'a> Request<'a> {
 pub struct Response {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
-    pub(crate) body: Cow<'static, [u8]>,
+    pub(crate) body: Bytes,
 }
 
 impl Response {
@@ -256,18 +257,15 @@ impl Response {
     /// A plain-text response.
     pub fn text(status: u16, body: impl Into<Cow<'static, str>>) -> Self {
         let body = match body.into() {
-            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+            Cow::Owned(text) => Bytes::from(text),
         };
-        Response { status, headers: vec![("Content-Type".into(), "text/plain; charset=utf-8".into())], body }
+        Response::with_type(status, "text/plain; charset=utf-8", body)
     }
 
-    /// A response of any type.
-    pub fn with_type(
-        status: u16,
-        content_type: impl Into<Cow<'static, str>>,
-        body: impl Into<Cow<'static, [u8]>>,
-    ) -> Self {
+    /// A response of any type. The body is static bytes or text, a `Vec`, a `String`, or [`Bytes`] that others share:
+    /// it is not copied before it is sent.
+    pub fn with_type(status: u16, content_type: impl Into<Cow<'static, str>>, body: impl Into<Bytes>) -> Self {
         Response { status, headers: vec![("Content-Type".into(), content_type.into())], body: body.into() }
     }
 

@@ -362,6 +362,8 @@ impl Handler for Script {
     fn request(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Response {
         match request.path() {
             "/healthz" => Response::text(200, "ok\n"),
+            "/typed" => Response::with_type(200, "text/csv", vec![b'1', b',', b'2']),
+            "/owned" => Response::text(200, format!("{}", request.path().len())),
             "/split" => Response::text(200, "ok\n").header("X-A", "a\r\nX-B: b"),
             "/panic" => self.panic(),
             _ => Response::not_found(),

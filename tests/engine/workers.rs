@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use crate::common::world::*;
-use wingbeat::Message;
 use wingbeat::engine::Full;
+use wingbeat::{Bytes, Message, MessageKind};
 
 /// Two workers, subscribers on both, and their indices among `raws`.
 fn two(config: wingbeat::Config) -> (World, Vec<Raw>, Vec<u16>) {
@@ -81,6 +81,21 @@ fn mail_is_refused_when_full_and_taken_later() {
     world.handle.send(id, Message::text("yes")).unwrap();
     world.settle();
     assert_eq!(raw.read().texts(), ["0", "1", "2", "yes"]);
+}
+
+#[test]
+fn bytes_are_shared_on_their_way_to_several_connections() {
+    let mut world = World::one(config());
+    let mut raws: Vec<_> = (1..=3).map(|key| world.open(key)).collect();
+    let payload = Bytes::from("shared ".repeat(100));
+    for raw in 1..=3 {
+        let id = world.record.borrow().ids[&raw];
+        world.handle.send_bytes(id, MessageKind::Text, payload.clone()).unwrap();
+    }
+    assert!(!payload.is_unique(), "the mail holds it too");
+    world.settle();
+    assert!(payload.is_unique(), "the mail gave it back");
+    assert!(raws.iter_mut().all(|raw| raw.read().texts() == [&payload[..]].map(|text| str::from_utf8(text).unwrap())));
 }
 
 #[test]
