@@ -132,9 +132,16 @@ impl Core {
         if hot.phase != Phase::Open || hot.has(flag::DOOMED) {
             return Ok(()); // it is closing: nothing would be delivered
         }
-        if let Subscribed::New { first_here: true } = self.topics.subscribe(slot, topic, &mut self.table)? {
-            let hash = self.table.interest.shared().hash(topic);
-            self.table.interest.add(hash);
+        match self.topics.subscribe(slot, topic, &mut self.table) {
+            Ok(Subscribed::New { first_here: true }) => {
+                let hash = self.table.interest.shared().hash(topic);
+                self.table.interest.add(hash);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.table.counters.subscribe_refused += 1;
+                return Err(error);
+            }
         }
         Ok(())
     }

@@ -169,7 +169,11 @@ impl<M: Send + 'static> Handle<M> {
     /// Counters of all workers, as of the last turn of each.
     pub fn metrics(&self) -> Snapshot {
         let mut sum = Snapshot::default();
-        self.ports.ports.iter().for_each(|port| sum.add(&port.board.snapshot()));
+        for port in &self.ports.ports {
+            let mut worker = port.board.snapshot();
+            worker.counters.mail_refused = port.lane.refused(); // counted by those who send
+            sum.add(&worker);
+        }
         sum
     }
 }

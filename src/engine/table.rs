@@ -321,6 +321,7 @@ impl Table {
     pub(super) fn choke(&mut self, slot: u32) {
         let id = self.id(slot);
         self.hot[slot].flags |= flag::CHOKED;
+        self.counters.choked += 1;
         self.pauses.push(id);
     }
 

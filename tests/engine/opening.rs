@@ -40,6 +40,7 @@ fn a_handshake_that_takes_too_long_is_answered_with_408() {
     slow.peer.send(b"Upgrade: websocket\r\n"); // activity does not prolong it
     world.pass(60);
     assert_eq!(slow.read().status(), Some(408));
+    assert_eq!(world.counters().handshake_timeouts, 1);
     gone(&mut world, &slow);
 }
 

@@ -151,6 +151,7 @@ fn limits_of_subscriptions_and_topics() {
     let notes: Vec<_> = world.events().into_iter().filter(|event| matches!(event, Event::Note(_))).collect();
     let note = |text: &str| Event::Note(text.into());
     assert_eq!(notes, [note("TooManySubscriptions"), note("TooManyTopics")]);
+    assert_eq!(world.counters().subscribe_refused, 2);
     a.text("tell 1 x;tell 3 y;tell 4 z");
     world.settle();
     assert_eq!((texts(&mut a), texts(&mut b)), (vec!["x".to_owned()], vec!["x".to_owned(), "y".to_owned()]));

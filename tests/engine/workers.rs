@@ -58,7 +58,7 @@ fn a_worker_whose_lane_is_full_is_reported() {
     let published = world.record.borrow().last_published.unwrap();
     assert_eq!((published.workers, published.refused), (0, 1));
     world.settle();
-    assert_eq!(world.counters().publish_refused, 2);
+    assert_eq!((world.counters().publish_refused, world.counters().mail_refused), (2, 2));
     assert_eq!(raws[listener].read().texts(), ["0", "1", "2", "3"]);
     assert_eq!(raws[publisher].read().texts(), ["0", "1", "2", "3", "4", "5"]);
     let outcomes: Vec<_> = (0..6).map(|_| world.handle.publish("t", Message::text("x"))).collect();
@@ -77,6 +77,7 @@ fn mail_is_refused_when_full_and_taken_later() {
     let outcomes: Vec<_> = (0..5).map(|i| world.handle.mail(id, format!("say {i}"))).collect();
     assert_eq!(outcomes, [Ok(()), Ok(()), Ok(()), Err(Full), Err(Full)]);
     assert_eq!(world.handle.send(id, Message::text("no")), Err(Full));
+    assert_eq!(world.counters().mail_refused, 3);
     world.settle();
     world.handle.send(id, Message::text("yes")).unwrap();
     world.settle();
