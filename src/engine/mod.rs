@@ -24,7 +24,9 @@ mod drain;
 mod error;
 mod flush;
 mod handler;
+#[doc(hidden)] // public for the benchmarks alone, as are `lane` and `timer`: no part of the API
 pub mod hub;
+#[doc(hidden)]
 pub mod lane;
 mod mail;
 mod opening;
@@ -34,6 +36,7 @@ mod random;
 mod session;
 mod table;
 mod target;
+#[doc(hidden)]
 pub mod timer;
 mod worker;
 
