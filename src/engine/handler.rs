@@ -172,7 +172,9 @@ impl Acceptance {
         self
     }
 
-    /// A header field for the 101. A value with CR, LF or NUL refuses the connection with 500.
+    /// A header field for the 101. The connection is refused with 500 if the name is no token or is one that the
+    /// handshake itself writes (`Upgrade`, `Sec-WebSocket-Accept`), or if the value holds a control byte other than a
+    /// tab.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -249,7 +251,8 @@ pub struct Response {
 }
 
 impl Response {
-    /// A response with the reason phrase of its status as text. `status` is 200 to 599.
+    /// A response with the reason phrase of its status as text. `status` is 200 to 999, else
+    /// 500 is sent.
     pub fn new(status: u16) -> Self {
         Response::text(status, server::reason_phrase(status))
     }
@@ -282,7 +285,9 @@ impl Response {
             .header("Sec-WebSocket-Version", "13")
     }
 
-    /// Adds a header field. A response whose fields hold CR, LF or NUL is sent as 500 without them.
+    /// Adds a header field; a `Connection` of yours is left out. The response becomes a bare 500, and the log says why,
+    /// if a name is no token (RFC 9110 §5.6.2) or is `Content-Length` or `Transfer-Encoding`, if a value holds a control
+    /// byte other than a tab, or if the status is outside 200 to 999.
     pub fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -424,8 +429,8 @@ impl Conn<'_> {
         self.core.publish_with(topic, kind, write)
     }
 
-    /// Starts the closing handshake after this callback. A code that is not legal on the wire is sent as 1000 is
-    /// meant: use [`CloseCode::new`] to check one. A reason beyond 123 bytes is cut at a character.
+    /// Starts the closing handshake after this callback. A code that may not be sent becomes 1000
+    /// ([`CloseCode::is_sendable`]). A reason beyond 123 bytes is cut at a character.
     pub fn close(&mut self, code: CloseCode, reason: &str) {
         self.core.close(self.slot, code, reason);
     }
