@@ -42,8 +42,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Time for the closing handshake, then again for the peer to close. Beyond: the socket is closed. Default 5 s.
     pub close_timeout: Duration,
-    /// Time in which a peer must take at least one batch of what waits for it. Beyond, and within twice of it: dropped.
-    /// Default 30 s.
+    /// Time in which a peer must take something of what is in flight to it, from when the connection's timer first saw it.
+    /// Beyond, so within twice this time in all: close 1013. Default 30 s.
     pub stall_timeout: Duration,
     /// Bytes waiting for one connection above which its receiving pauses and [`SlowConsumer`] is judged. Default 64 KiB.
     pub outbox_high: u32,

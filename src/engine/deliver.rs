@@ -105,7 +105,8 @@ impl Table {
             });
         });
         drop(unmasked);
-        let len = self.slab.len(&masked);
+        let (len, key) = (self.slab.len(&masked), self.slab.key(frame));
+        self.slab.set_key(&masked, key);
         self.hot[slot].outbox.push(&mut self.nodes, masked, len, Origin::Topic);
     }
 

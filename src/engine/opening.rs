@@ -300,6 +300,7 @@ impl<H: Handler> Engine<H> {
 
     /// An opening handshake that took too long.
     pub(crate) fn opening_timed_out(&mut self, slot: u32) {
+        self.core.table.counters.handshake_timeouts += 1;
         if self.core.table.hot[slot].has(flag::CLIENT) {
             self.connect_failed(slot, ConnectError::Timeout);
             self.core.table.force(slot);

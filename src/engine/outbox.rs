@@ -1,4 +1,4 @@
-//! A connection's queued frames: 12 bytes in the connection, nodes of 12 bytes in a pool of the worker.
+//! A connection's queued frames: 12 bytes in the connection, nodes of 16 bytes in a pool of the worker.
 #![forbid(unsafe_code)]
 
 use crate::buffer::{FrameRef, FrameSlab};
@@ -21,6 +21,8 @@ struct Node {
     next: u32,
     origin: Origin,
 }
+
+const _: () = assert!(size_of::<Node>() == 16 && size_of::<Outbox>() == 12, "the sizes stated above");
 
 /// The nodes of all outboxes of a worker, recycled.
 #[derive(Debug)]

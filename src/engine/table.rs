@@ -148,7 +148,7 @@ impl Table {
 
     pub(crate) fn message_with(&mut self, slot: u32, opcode: Opcode, write: impl FnOnce(&mut Vec<u8>)) -> SendStatus {
         let key = self.key(slot);
-        // Appending to a shared buffer would let `write` see earlier bytes grow: it gets room, or a frame of its own.
+        // How much comes is not known: where this much room is left the message joins what is queued, and may grow it.
         self.own(slot, 128, 1, |out| encoder::frame_with(out, opcode, key, write));
         self.counters.messages_accepted += 1;
         self.status(slot)
@@ -321,6 +321,7 @@ impl Table {
     pub(super) fn choke(&mut self, slot: u32) {
         let id = self.id(slot);
         self.hot[slot].flags |= flag::CHOKED;
+        self.counters.choked += 1;
         self.pauses.push(id);
     }
 

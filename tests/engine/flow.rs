@@ -208,6 +208,7 @@ fn replies_to_one_large_receive_are_bounded_while_a_send_is_in_flight() {
     world.settle();
     let read = world.record.borrow().life(1).received.len();
     assert!(read <= 20, "{read} messages were read");
+    assert_eq!(world.counters().choked, 1);
     world.net.set_buffer(1 << 20);
     raw.peer.stall(false);
     world.settle();
