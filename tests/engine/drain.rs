@@ -57,22 +57,50 @@ fn batches_are_shared_among_the_workers() {
 }
 
 #[test]
-fn at_the_deadline_the_rest_is_dropped() {
+fn all_have_their_close_at_the_deadline_and_the_rest_is_dropped_after_the_close_timeout() {
     let mut config = config();
-    config.limits.close_timeout = Duration::from_secs(60);
+    config.limits.close_timeout = Duration::from_millis(300);
     let mut world = World::one(config);
     let mut raws: Vec<_> = (1..=5).map(|key| world.open(key)).collect();
     let opening = world.connect();
     opening.peer.send(b"GET /");
+    world.net.set_buffer(20);
     raws[0].peer.stall(true);
+    raws[0].text("send 1 500");
+    world.settle();
     world.handle.drain(plan(1)).unwrap();
     world.pass(980);
     assert_eq!(closed(&mut raws[1..]), 4);
-    assert!(!world.workers[0].is_drained(), "nobody answered");
     world.pass(150);
+    assert!(!world.workers[0].is_drained(), "the time to answer is not over");
+    world.pass(200);
     assert!(world.workers[0].is_drained());
     world.assert_quiet();
     assert_eq!(world.closes(1012, "drain"), 5);
+}
+
+/// The plan's batch would leave most of them without a word at the deadline.
+#[test]
+fn batches_grow_so_that_the_deadline_holds() {
+    let mut world = World::one(config());
+    let mut raws: Vec<_> = (1..=100).map(|key| world.open(key)).collect();
+    world.handle.drain(plan(1)).unwrap();
+    world.settle();
+    let first = closed(&mut raws);
+    assert!((9..=11).contains(&first), "a tenth: {first}");
+    world.pass(500);
+    assert!((50..=66).contains(&closed(&mut raws)));
+    world.pass(470);
+    assert_eq!(closed(&mut raws), 100, "before the deadline");
+}
+
+#[test]
+fn a_deadline_of_zero_still_says_goodbye() {
+    let mut world = World::one(config());
+    let mut raws: Vec<_> = (1..=10).map(|key| world.open(key)).collect();
+    world.handle.drain(Drain { deadline: Duration::ZERO, ..plan(1) }).unwrap();
+    world.pass(40);
+    assert_eq!(closed(&mut raws), 10);
 }
 
 #[test]
