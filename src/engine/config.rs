@@ -99,6 +99,11 @@ impl Limits {
         }
     }
 
+    /// The silence after which a ping is sent.
+    pub(crate) fn ping_after(&self) -> Duration {
+        self.idle_timeout / 3 * 2 // in this order: the timeout may be `Duration::MAX`
+    }
+
     pub(crate) fn request(&self) -> RequestLimits {
         RequestLimits { max_bytes: self.request_bytes, max_headers: self.request_headers.min(64) }
     }

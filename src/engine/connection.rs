@@ -77,6 +77,8 @@ pub(crate) struct Hot {
     pub(crate) timer: Link,
     /// Tick of the last activity while open, else of the start of the phase.
     pub(crate) tick: u32,
+    /// Tick at which the stall timer first saw the send that is in flight; meant only with [`flag::WATCHED`].
+    pub(crate) watched: u32,
     /// Index of the peer's address where connections per address are limited.
     pub(crate) address: u32,
     pub(crate) flags: u16,
@@ -96,6 +98,7 @@ impl Default for Hot {
             subscriptions: crate::pubsub::NIL,
             timer: Link::default(),
             tick: 0,
+            watched: 0,
             address: u32::MAX,
             flags: 0,
             phase: Phase::Vacant,

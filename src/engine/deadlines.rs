@@ -103,7 +103,7 @@ impl<H: Handler> Engine<H> {
             hot.tick = table.tick; // we do not listen: its silence says nothing
             return self.watch(slot, self.core.table.tick.wrapping_add(self.ticks(limits.idle_timeout)));
         }
-        let (ping, end) = (self.ticks(limits.idle_timeout * 2 / 3), self.ticks(limits.idle_timeout));
+        let (ping, end) = (self.ticks(limits.ping_after()), self.ticks(limits.idle_timeout));
         let table = &mut self.core.table;
         let pinged = table.hot[slot].has(flag::PINGED);
         if pinged && elapsed >= end {
@@ -130,12 +130,18 @@ impl<H: Handler> Engine<H> {
 
     /// A peer to which a send has been in flight since the timer looked last has taken nothing meanwhile.
     fn stall(&mut self, slot: u32) {
-        let hot = &mut self.core.table.hot[slot];
-        if hot.has(flag::WATCHED) {
-            return self.core.table.doom(slot, CloseCode::TRY_AGAIN_LATER, "stalled", CloseCause::Stalled);
+        let due = self.ticks(self.core.table.config.limits.stall_timeout);
+        let table = &mut self.core.table;
+        let hot = &mut table.hot[slot];
+        if !hot.has(flag::WATCHED) {
+            hot.flags |= flag::WATCHED;
+            hot.watched = table.tick;
+        } else if table.tick.wrapping_sub(hot.watched) >= due {
+            return table.doom(slot, CloseCode::TRY_AGAIN_LATER, "stalled", CloseCause::Stalled);
         }
-        hot.flags |= flag::WATCHED;
-        self.arm_in(slot, self.core.table.config.limits.stall_timeout);
+        // The wheel may bring it back earlier than it was told.
+        let due = hot.watched.wrapping_add(due);
+        table.arm(slot, due);
     }
 
     fn arm_in(&mut self, slot: u32, delay: Duration) {

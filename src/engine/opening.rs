@@ -173,7 +173,7 @@ impl<H: Handler> Engine<H> {
 
     fn open(&mut self, slot: u32, state: H::State, role: Role) {
         let limits = self.core.table.config.limits;
-        let idle = self.ticks(limits.idle_timeout * 2 / 3);
+        let idle = self.ticks(limits.ping_after());
         let table = &mut self.core.table;
         table.counters.opened += 1;
         table.open += 1;
