@@ -7,7 +7,8 @@
 //! Every driver provides, and the `backends` suite checks:
 //!
 //! * one receive is outstanding on each socket unless it is paused; the bytes are lent for the call only;
-//! * at most one send is in flight per socket; a short send continues where it stopped;
+//! * at most one send is in flight per socket; a short send continues where it stopped, and each continuation that
+//!   moves bytes without finishing is told ([`Completion::Progress`]): a slow peer is known from one that takes nothing;
 //! * ids carry a generation: what is asked of a closed id is ignored, and a completion of an older generation is never
 //!   delivered;
 //! * [`Completion::Closed`] is the last completion of an id; its slot is used again only after it was delivered;
@@ -110,6 +111,12 @@ pub enum Completion<'a> {
     },
     /// The peer will send no more. Sending still works. Delivered once.
     Eof {
+        /// The socket.
+        id: SocketId,
+    },
+    /// The kernel took more of the send that is in flight, not all: the peer takes bytes, slowly. Comes any number of
+    /// times after [`Submit::Pending`], never after the [`Completion::Sent`] that follows.
+    Progress {
         /// The socket.
         id: SocketId,
     },

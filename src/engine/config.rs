@@ -40,9 +40,11 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Time without a byte from the peer. A ping is sent at two thirds; at the end: close 1001. Zero: off. Default 60 s.
     pub idle_timeout: Duration,
-    /// Time for the closing handshake, then again for the peer to close. Beyond: the socket is closed. Default 5 s.
+    /// Time for the closing handshake, then again for the peer to close, each counted from when the peer last took a part
+    /// of what was queued before. Beyond: the socket is closed. Default 5 s.
     pub close_timeout: Duration,
-    /// Time in which a peer must take at least one batch of what waits for it. Beyond, and within twice of it: dropped.
+    /// Time in which a peer must take something of what waits for it: a byte is enough, as far as the kernel tells
+    /// (epoll does when a third of the socket's send buffer is free). Beyond, and within twice of it: dropped.
     /// Default 30 s.
     pub stall_timeout: Duration,
     /// Bytes waiting for one connection above which its receiving pauses and [`SlowConsumer`] is judged. Default 64 KiB.

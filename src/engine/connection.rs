@@ -38,7 +38,7 @@ pub(crate) mod flag {
     pub(crate) const IN_FLIGHT: u16 = 1 << 1;
     /// The kernel refused a part of what was sent.
     pub(crate) const BLOCKED: u16 = 1 << 2;
-    /// The stall timer saw the send that is in flight.
+    /// The stall timer saw the send that is in flight, and no byte of it has been taken since.
     pub(crate) const WATCHED: u16 = 1 << 3;
     /// The handler is owed a `writable`.
     pub(crate) const WAS_HIGH: u16 = 1 << 4;
@@ -75,7 +75,7 @@ pub(crate) struct Hot {
     /// Head of the list of subscriptions.
     pub(crate) subscriptions: u32,
     pub(crate) timer: Link,
-    /// Tick of the last activity while open, else of the start of the phase.
+    /// Tick of the last activity while open, else of the start of the phase or of what the peer took last in it.
     pub(crate) tick: u32,
     /// Tick at which the stall timer first saw the send that is in flight; meant only with [`flag::WATCHED`].
     pub(crate) watched: u32,

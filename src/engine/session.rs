@@ -465,6 +465,7 @@ impl<H: Handler> CompletionSink for Engine<H> {
                 }
             }
             Completion::Sent { id, batch, .. } => self.core.table.sent(id, batch),
+            Completion::Progress { id } => self.core.table.taken(id),
             Completion::Failed { id, error } => {
                 if self.core.table.live(id).is_some() {
                     self.failed(id.slot, error);

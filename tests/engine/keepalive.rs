@@ -145,6 +145,36 @@ fn a_slow_peer_is_not_stalled() {
     assert_eq!(raw.read().texts().len(), 100);
 }
 
+/// One batch may take a peer much longer than the stall timeout, and the rest of it longer than the close timeout: it is
+/// slow, not gone.
+#[test]
+fn a_peer_that_takes_a_batch_in_small_parts_is_not_dropped() {
+    let mut config = config();
+    config.limits.idle_timeout = Duration::ZERO;
+    config.limits.stall_timeout = Duration::from_millis(100);
+    config.limits.close_timeout = Duration::from_millis(100);
+    let mut world = World::one(config);
+    world.net.set_buffer(100);
+    let mut raw = world.open(1);
+    let mut slowly = |world: &mut World, rounds: usize| {
+        for _ in 0..rounds {
+            raw.peer.stall(true);
+            world.pass(60);
+            raw.peer.stall(false);
+            world.turn();
+            raw.peer.stall(true);
+        }
+        raw.read().frames.len()
+    };
+    let id = world.record.borrow().ids[&1];
+    world.handle.mail(id, "send 1 3000".into()).unwrap();
+    assert_eq!(slowly(&mut world, 12), 0, "it is one batch");
+    assert_eq!((world.counters().open, world.closes(1013, "stalled")), (1, 0));
+    world.handle.disconnect(id, wingbeat::CloseCode::NORMAL, "").unwrap();
+    assert_eq!(slowly(&mut world, 24), 2, "the message, then the Close");
+    assert_eq!((raw.seen.close_code(), raw.peer.is_reset()), (Some(1000), false));
+}
+
 /// "Never" is a time like any other, and no short one.
 #[test]
 fn the_longest_times_there_are_mean_never() {

@@ -370,7 +370,9 @@ impl Sockets {
     fn continue_send(&mut self, id: SocketId, sink: &mut impl CompletionSink) {
         let socket = &mut self.slots[id.slot];
         let (Some(fd), Some(batch)) = (&socket.fd, &mut socket.batch) else { return };
+        let before = batch.left();
         match transmit(fd, batch, &mut self.gather) {
+            Ok(false) if batch.left() < before => sink.complete(Completion::Progress { id }),
             Ok(false) => {}
             Ok(true) => {
                 if socket.state.any(State::SHUT) {
