@@ -66,7 +66,7 @@ pub struct ConnectOptions {
     pub source: Option<SocketAddr>,
 }
 
-/// Sizes and budgets of a driver.
+/// Sizes and budgets of a driver; each is at least 1, and a 0 counts as that.
 #[derive(Clone, Copy, Debug)]
 pub struct DriverConfig {
     /// Bytes of the receive buffer that all sockets of the worker share.
@@ -82,6 +82,18 @@ pub struct DriverConfig {
 impl Default for DriverConfig {
     fn default() -> Self {
         DriverConfig { receive_buffer: 256 << 10, events: 1024, accepts_per_poll: 256, receive_budget: 512 << 10 }
+    }
+}
+
+impl DriverConfig {
+    /// The same with at least 1 wherever 0 would let nothing ever happen.
+    pub(crate) fn normalized(self) -> Self {
+        DriverConfig {
+            receive_buffer: self.receive_buffer.max(1),
+            events: self.events.max(1),
+            accepts_per_poll: self.accepts_per_poll.max(1),
+            receive_budget: self.receive_budget.max(1),
+        }
     }
 }
 

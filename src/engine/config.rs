@@ -134,6 +134,9 @@ impl Default for Budgets {
 }
 
 /// Everything a worker is built from.
+///
+/// Values that would stop a worker for ever are raised or cut when it is made: budgets, driver sizes,
+/// [`Limits::outbox_high`] and [`Limits::mail_messages`] are at least 1, [`Limits::outbox_low`] at most the high mark.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Enforced numbers.
@@ -158,6 +161,25 @@ pub struct Config {
     /// Lets other processes bind the same port (`SO_REUSEPORT`), for a rolling restart. Default off: a port in use is
     /// an error.
     pub reuse_port: bool,
+}
+
+impl Config {
+    /// The one place that mends values with which nothing would ever happen.
+    pub(crate) fn normalized(mut self) -> Self {
+        let Budgets { mail, deliveries, timers, sends } = self.budgets;
+        self.budgets = Budgets {
+            mail: mail.max(1),
+            deliveries: deliveries.max(1),
+            timers: timers.max(1),
+            sends: sends.max(1),
+        };
+        self.driver = self.driver.normalized();
+        let limits = &mut self.limits;
+        limits.mail_messages = limits.mail_messages.max(1); // a lane has a place
+        limits.outbox_high = limits.outbox_high.max(1); // a flush takes a frame
+        limits.outbox_low = limits.outbox_low.min(limits.outbox_high); // what is choked goes on below it
+        self
+    }
 }
 
 impl Default for Config {

@@ -45,6 +45,7 @@ impl<M> fmt::Debug for WorkerSeed<M> {
 ///
 /// The wakers of the drivers-to-be come first, so that a worker may give itself its own descriptor table later.
 pub fn group<M: Send + 'static>(wakers: &[Arc<dyn Wake>], config: Config) -> (Vec<WorkerSeed<M>>, Handle<M>) {
+    let config = config.normalized();
     let limits = config.limits;
     let lanes = LaneConfig { capacity: limits.mail_messages, overflow_bytes: limits.mail_overflow_bytes };
     let (mut ports, mut receivers) = (Vec::new(), Vec::new());

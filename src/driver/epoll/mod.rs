@@ -95,19 +95,16 @@ impl EpollSeed {
     /// The driver, on the thread that will use it.
     pub fn start(self) -> Epoll {
         let EpollSeed { poll, waker, config } = self;
+        let config = config.normalized();
         Epoll {
-            events: Events::with_capacity(config.events.max(1)),
+            events: Events::with_capacity(config.events),
             sockets: Sockets {
                 poll,
                 waker,
-                config: DriverConfig {
-                    accepts_per_poll: config.accepts_per_poll.max(1),
-                    receive_budget: config.receive_budget.max(1),
-                    ..config
-                },
+                config,
                 slots: Slots::new(),
                 acceptor: Acceptor::new(),
-                buffer: vec![0; config.receive_buffer.max(1)].into_boxed_slice(),
+                buffer: vec![0; config.receive_buffer].into_boxed_slice(),
                 gather: Vec::with_capacity(GATHER),
                 counters: DriverCounters::default(),
             },

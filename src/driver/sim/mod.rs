@@ -223,7 +223,7 @@ impl Sim {
         Sim {
             net,
             party,
-            config,
+            config: config.normalized(),
             sockets: Vec::new(),
             free: Vec::new(),
             listeners: Vec::new(),
