@@ -163,9 +163,6 @@ impl<H: Handler> Engine<H> {
     // ---- drain ----------------------------------------------------------------------------------------------
 
     pub(crate) fn start_drain(&mut self, plan: Drain) {
-        if self.drain.is_some() {
-            return;
-        }
         let deadline = self.core.table.tick.wrapping_add(self.ticks(plan.deadline));
         self.drain = Some(Draining { plan, cursor: 0, deadline, told: false });
         self.drain_batch();

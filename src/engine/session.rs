@@ -432,7 +432,6 @@ impl<H: Handler> Engine<H> {
                 self.call(id.slot, |handler, conn, state| handler.mail(conn, state, mail));
             }
             Mail::Upgrade { id, mail } => self.answer_deferred(id, mail),
-            Mail::Drain(plan) => self.start_drain(plan),
             Mail::Send { .. } | Mail::Disconnect { .. } | Mail::User { .. } => self.core.table.counters.mail_stale += 1,
         }
         self.after_callbacks();

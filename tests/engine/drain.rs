@@ -27,7 +27,7 @@ fn answer(raws: &[Raw]) {
 fn batches_with_1012_then_the_workers_end() {
     let mut world = World::one(config());
     let mut raws: Vec<_> = (1..=10).map(|key| world.open(key)).collect();
-    world.handle.drain(plan(3)).unwrap();
+    world.handle.drain(plan(3));
     world.settle();
     assert_eq!(closed(&mut raws), 3);
     assert!(world.net.connect(&world.address).is_err(), "nobody listens any more");
@@ -51,7 +51,7 @@ fn batches_with_1012_then_the_workers_end() {
 fn batches_are_shared_among_the_workers() {
     let mut world = World::new(3, config(), 3);
     let mut raws: Vec<_> = (1..=30).map(|key| world.open(key)).collect();
-    world.handle.drain(plan(7)).unwrap();
+    world.handle.drain(plan(7));
     world.settle();
     assert_eq!(closed(&mut raws), 7);
 }
@@ -68,7 +68,7 @@ fn all_have_their_close_at_the_deadline_and_the_rest_is_dropped_after_the_close_
     raws[0].peer.stall(true);
     raws[0].text("send 1 500");
     world.settle();
-    world.handle.drain(plan(1)).unwrap();
+    world.handle.drain(plan(1));
     world.pass(980);
     assert_eq!(closed(&mut raws[1..]), 4);
     world.pass(150);
@@ -84,7 +84,7 @@ fn all_have_their_close_at_the_deadline_and_the_rest_is_dropped_after_the_close_
 fn batches_grow_so_that_the_deadline_holds() {
     let mut world = World::one(config());
     let mut raws: Vec<_> = (1..=100).map(|key| world.open(key)).collect();
-    world.handle.drain(plan(1)).unwrap();
+    world.handle.drain(plan(1));
     world.settle();
     let first = closed(&mut raws);
     assert!((9..=11).contains(&first), "a tenth: {first}");
@@ -98,7 +98,7 @@ fn batches_grow_so_that_the_deadline_holds() {
 fn a_deadline_of_zero_still_says_goodbye() {
     let mut world = World::one(config());
     let mut raws: Vec<_> = (1..=10).map(|key| world.open(key)).collect();
-    world.handle.drain(Drain { deadline: Duration::ZERO, ..plan(1) }).unwrap();
+    world.handle.drain(Drain { deadline: Duration::ZERO, ..plan(1) });
     world.pass(40);
     assert_eq!(closed(&mut raws), 10);
 }
@@ -112,7 +112,7 @@ fn who_comes_during_a_drain_is_refused() {
     half.peer.send(&request[..20]);
     world.settle();
     let mut queued = world.connect();
-    world.handle.drain(plan(1)).unwrap();
+    world.handle.drain(plan(1));
     world.turn();
     half.peer.send(&request[20..]);
     queued.peer.send(&request);
@@ -124,8 +124,37 @@ fn who_comes_during_a_drain_is_refused() {
 fn a_second_drain_changes_nothing() {
     let mut world = World::one(config());
     let mut raws: Vec<_> = (1..=4).map(|key| world.open(key)).collect();
-    world.handle.drain(plan(1)).unwrap();
-    world.handle.drain(plan(100)).unwrap();
+    world.handle.drain(plan(1));
+    world.handle.drain(plan(100));
     world.settle();
     assert_eq!(closed(&mut raws), 1);
+}
+
+#[test]
+fn a_full_lane_cannot_refuse_a_drain() {
+    let mut config = config();
+    (config.limits.mail_messages, config.limits.mail_overflow_bytes) = (1, 0);
+    config.budgets.mail = 1;
+    let mut world = World::new(2, config, 2);
+    let mut raws: Vec<_> = (1..=6).map(|key| world.open(key)).collect();
+    for id in world.record.borrow().ids.values() {
+        while world.handle.send(*id, wingbeat::Message::text("full")).is_ok() {}
+    }
+    world.handle.drain(plan(6));
+    world.turn();
+    world.settle();
+    assert_eq!(closed(&mut raws), 6);
+}
+
+/// A worker that is about to block learns of a drain as it learns of mail.
+#[test]
+fn a_drain_keeps_a_worker_awake() {
+    let mut world = World::one(config());
+    let _open = world.open(1);
+    let now = world.net.now();
+    assert_ne!(world.workers[0].next_timeout(now), Some(Duration::ZERO));
+    world.handle.drain(plan(1));
+    assert_eq!(world.workers[0].next_timeout(now), Some(Duration::ZERO));
+    world.turn();
+    assert_ne!(world.workers[0].next_timeout(now), Some(Duration::ZERO));
 }
