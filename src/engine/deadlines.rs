@@ -226,6 +226,6 @@ impl<H: Handler> Engine<H> {
 
 /// How many of `open` connections each batch must close so that all have their Close when the time `left` is over.
 fn share(open: u32, left: Duration, interval: Duration) -> u32 {
-    let batches = left.as_nanos().div_ceil(interval.as_nanos());
+    let batches = (left.as_nanos() / interval.as_nanos()).max(1);
     u128::from(open).div_ceil(batches) as u32
 }

@@ -56,27 +56,54 @@ fn batches_are_shared_among_the_workers() {
     assert_eq!(closed(&mut raws), 7);
 }
 
+/// A process that was stopped comes late: who has no Close yet gets it at the deadline, and the time to answer it.
 #[test]
 fn all_have_their_close_at_the_deadline_and_the_rest_is_dropped_after_the_close_timeout() {
     let mut config = config();
     config.limits.close_timeout = Duration::from_millis(300);
     let mut world = World::one(config);
     let mut raws: Vec<_> = (1..=5).map(|key| world.open(key)).collect();
-    let opening = world.connect();
+    let mut opening = world.connect();
     opening.peer.send(b"GET /");
-    world.net.set_buffer(20);
-    raws[0].peer.stall(true);
-    raws[0].text("send 1 500");
     world.settle();
     world.handle.drain(plan(1));
-    world.pass(980);
-    assert_eq!(closed(&mut raws[1..]), 4);
-    world.pass(150);
+    world.settle();
+    assert_eq!(closed(&mut raws), 1);
+    world.net.advance(Duration::from_secs(2));
+    world.settle();
+    assert_eq!((closed(&mut raws), opening.read().status()), (5, Some(503)));
+    world.pass(250);
     assert!(!world.workers[0].is_drained(), "the time to answer is not over");
-    world.pass(200);
+    world.pass(150);
     assert!(world.workers[0].is_drained());
     world.assert_quiet();
     assert_eq!(world.closes(1012, "drain"), 5);
+}
+
+/// One that takes what is owed to it ever so slowly is given time, but not beyond that.
+#[test]
+fn a_slow_peer_does_not_hold_a_drain_up() {
+    let mut config = config();
+    config.limits.close_timeout = Duration::from_millis(300);
+    let mut world = World::one(config);
+    world.net.set_buffer(100);
+    let raw = world.open(1);
+    raw.peer.stall(true);
+    raw.text("send 1 20000");
+    world.settle();
+    world.handle.drain(plan(1));
+    let mut slowly = |rounds| {
+        for _ in 0..rounds {
+            world.pass(48);
+            raw.peer.stall(false);
+            world.turn();
+            raw.peer.stall(true);
+        }
+        world.workers[0].is_drained()
+    };
+    assert!(!slowly(26), "1.25 s of 1.3 s");
+    assert!(slowly(4));
+    world.assert_quiet();
 }
 
 /// The plan's batch would leave most of them without a word at the deadline.
