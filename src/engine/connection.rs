@@ -3,7 +3,7 @@
 
 use super::{error::CloseCause, outbox::Outbox, target::Target, timer::Link};
 use crate::proto::{Assembler, CloseCode, Reader, Role};
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 /// Where a connection stands. It only moves down this list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -202,4 +202,6 @@ pub(crate) struct Outgoing {
     pub(crate) token: u64,
     pub(crate) nonce: [u8; 16],
     pub(crate) attempt: u32,
+    /// When it opened.
+    pub(crate) opened: Option<Instant>,
 }
