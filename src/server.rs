@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::driver::{Address, EpollSeed, ListenOptions, is_port_free, reserve_port};
-use crate::engine::{Config, Drain, Full, Handle, Handler, Worker, WorkerSeed, group};
+use crate::engine::{Config, Drain, Handle, Handler, Worker, WorkerSeed, group};
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
@@ -242,8 +242,8 @@ impl<M: Send + 'static> Running<M> {
     }
 
     /// Starts a drain; see [`Handle::drain`].
-    pub fn drain(&self, plan: Drain) -> Result<(), Full> {
-        self.handle.drain(plan)
+    pub fn drain(&self, plan: Drain) {
+        self.handle.drain(plan);
     }
 
     /// Waits for every worker to end, which they do after a drain.
@@ -258,7 +258,7 @@ impl<M: Send + 'static> Running<M> {
 
     /// Ends workers that had begun when another could not, and gives back why.
     fn abandon(self, error: io::Error) -> io::Error {
-        let _ = self.handle.drain(Drain { deadline: Duration::ZERO, ..Drain::default() });
+        self.handle.drain(Drain { deadline: Duration::ZERO, ..Drain::default() });
         let _ = self.join();
         error
     }

@@ -66,7 +66,7 @@ fn four_tables_hold_more_than_one_may() {
         threads.iter().for_each(|tell| tell.send(()).unwrap());
         assert_eq!((counters.accept_exhausted, counters.refused), (0, 0));
     });
-    server.drain(Drain::default()).unwrap();
+    server.drain(Drain::default());
     server.join().unwrap();
     setrlimit(Resource::Nofile, before).unwrap();
 }

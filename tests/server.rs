@@ -131,7 +131,7 @@ impl Fixture {
     /// Drains, and gives what was counted.
     fn end(self) -> Snapshot {
         let handle = self.handle();
-        self.server.drain(Drain::default()).unwrap();
+        self.server.drain(Drain::default());
         self.server.join().unwrap();
         handle.metrics()
     }
@@ -500,7 +500,7 @@ fn a_rolling_restart_closes_everybody_with_1012_and_nobody_with_1006() {
                 again.close(CloseCode::NORMAL, "").unwrap();
             });
         }
-        old.server.drain(Drain { batch: 10, interval: Duration::from_millis(20), ..Drain::default() }).unwrap();
+        old.server.drain(Drain { batch: 10, interval: Duration::from_millis(20), ..Drain::default() });
         old.server.join().unwrap();
     });
     let Snapshot { counters, closes, .. } = handle.metrics();
@@ -519,7 +519,7 @@ fn a_drain_ends_at_its_deadline_whoever_does_not_answer() {
     }
     let _never_a_request = TcpStream::connect(fixture.address()).unwrap();
     let handle = fixture.handle();
-    fixture.server.drain(Drain { deadline: Duration::from_millis(100), ..Drain::default() }).unwrap();
+    fixture.server.drain(Drain { deadline: Duration::from_millis(100), ..Drain::default() });
     fixture.server.join().unwrap();
     assert_eq!(handle.metrics().closes, BTreeMap::from([((1012, "drain"), 4)]));
     for mut client in deaf {
@@ -535,7 +535,7 @@ fn a_server_that_drains_refuses_newcomers() {
     // In the kernel's queue, or accepted and silent, when the drain begins.
     let address = fixture.address();
     let mut early = TcpStream::connect(address).unwrap();
-    fixture.server.drain(Drain::default()).unwrap();
+    fixture.server.drain(Drain::default());
     assert!(matches!(stays.receive().unwrap(), Message::Closed(Some((CloseCode::SERVICE_RESTART, _)))));
     early.set_read_timeout(Some(LONG)).unwrap();
     let mut answer = String::new();

@@ -7,7 +7,8 @@
 //! Every driver provides, and the `backends` suite checks:
 //!
 //! * one receive is outstanding on each socket unless it is paused; the bytes are lent for the call only;
-//! * at most one send is in flight per socket; a short send continues where it stopped;
+//! * at most one send is in flight per socket; a short send continues where it stopped, and each continuation that
+//!   moves bytes without finishing is told ([`Completion::Progress`]): a slow peer is known from one that takes nothing;
 //! * ids carry a generation: what is asked of a closed id is ignored, and a completion of an older generation is never
 //!   delivered;
 //! * [`Completion::Closed`] is the last completion of an id; its slot is used again only after it was delivered;
@@ -65,7 +66,7 @@ pub struct ConnectOptions {
     pub source: Option<SocketAddr>,
 }
 
-/// Sizes and budgets of a driver.
+/// Sizes and budgets of a driver; each is at least 1, and a 0 counts as that.
 #[derive(Clone, Copy, Debug)]
 pub struct DriverConfig {
     /// Bytes of the receive buffer that all sockets of the worker share.
@@ -81,6 +82,18 @@ pub struct DriverConfig {
 impl Default for DriverConfig {
     fn default() -> Self {
         DriverConfig { receive_buffer: 256 << 10, events: 1024, accepts_per_poll: 256, receive_budget: 512 << 10 }
+    }
+}
+
+impl DriverConfig {
+    /// The same with at least 1 wherever 0 would let nothing ever happen.
+    pub(crate) fn normalized(self) -> Self {
+        DriverConfig {
+            receive_buffer: self.receive_buffer.max(1),
+            events: self.events.max(1),
+            accepts_per_poll: self.accepts_per_poll.max(1),
+            receive_budget: self.receive_budget.max(1),
+        }
     }
 }
 
@@ -110,6 +123,12 @@ pub enum Completion<'a> {
     },
     /// The peer will send no more. Sending still works. Delivered once.
     Eof {
+        /// The socket.
+        id: SocketId,
+    },
+    /// The kernel took more of the send that is in flight, not all: the peer takes bytes, slowly. Comes any number of
+    /// times after [`Submit::Pending`], never after the [`Completion::Sent`] that follows.
+    Progress {
         /// The socket.
         id: SocketId,
     },

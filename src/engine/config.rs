@@ -40,10 +40,12 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Time without a byte from the peer. A ping is sent at two thirds; at the end: close 1001. Zero: off. Default 60 s.
     pub idle_timeout: Duration,
-    /// Time for the closing handshake, then again for the peer to close. Beyond: the socket is closed. Default 5 s.
+    /// Time for the closing handshake, then again for the peer to close, each counted from when the peer last took a part
+    /// of what was queued before. Beyond: the socket is closed. Default 5 s.
     pub close_timeout: Duration,
-    /// Time in which a peer must take something of what is in flight to it, from when the connection's timer first saw it.
-    /// Beyond, so within twice this time in all: close 1013. Default 30 s.
+    /// Time in which a peer must take something of what waits for it: a byte is enough, as far as the kernel tells
+    /// (epoll does when a third of the socket's send buffer is free). Beyond, and within twice of it: close 1013.
+    /// Default 30 s.
     pub stall_timeout: Duration,
     /// Bytes waiting for one connection above which its receiving pauses and [`SlowConsumer`] is judged. Default 64 KiB.
     pub outbox_high: u32,
@@ -104,6 +106,11 @@ impl Limits {
         }
     }
 
+    /// The silence after which a ping is sent.
+    pub(crate) fn ping_after(&self) -> Duration {
+        self.idle_timeout / 3 * 2 // in this order: the timeout may be `Duration::MAX`
+    }
+
     pub(crate) fn request(&self) -> RequestLimits {
         RequestLimits { max_bytes: self.request_bytes, max_headers: self.request_headers.min(64) }
     }
@@ -132,6 +139,9 @@ impl Default for Budgets {
 }
 
 /// Everything a worker is built from.
+///
+/// Values that would stop a worker for ever are raised or cut when it is made: budgets, driver sizes,
+/// [`Limits::outbox_high`] and [`Limits::mail_messages`] are at least 1, [`Limits::outbox_low`] at most the high mark.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Enforced numbers.
@@ -156,6 +166,21 @@ pub struct Config {
     /// Lets other processes bind the same port (`SO_REUSEPORT`), for a rolling restart. Default off: a port in use is
     /// an error.
     pub reuse_port: bool,
+}
+
+impl Config {
+    /// The one place that mends values with which nothing would ever happen.
+    pub(crate) fn normalized(mut self) -> Self {
+        let Budgets { mail, deliveries, timers, sends } = self.budgets;
+        self.budgets =
+            Budgets { mail: mail.max(1), deliveries: deliveries.max(1), timers: timers.max(1), sends: sends.max(1) };
+        self.driver = self.driver.normalized();
+        let limits = &mut self.limits;
+        limits.mail_messages = limits.mail_messages.max(1); // a lane has a place
+        limits.outbox_high = limits.outbox_high.max(1); // a flush takes a frame
+        limits.outbox_low = limits.outbox_low.min(limits.outbox_high); // what is choked goes on below it
+        self
+    }
 }
 
 impl Default for Config {

@@ -3,7 +3,7 @@
 
 use super::{error::CloseCause, outbox::Outbox, target::Target, timer::Link};
 use crate::proto::{Assembler, CloseCode, Reader, Role};
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 /// Where a connection stands. It only moves down this list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -38,7 +38,7 @@ pub(crate) mod flag {
     pub(crate) const IN_FLIGHT: u16 = 1 << 1;
     /// The kernel refused a part of what was sent.
     pub(crate) const BLOCKED: u16 = 1 << 2;
-    /// The stall timer saw the send that is in flight.
+    /// The stall timer saw the send that is in flight, and no byte of it has been taken since.
     pub(crate) const WATCHED: u16 = 1 << 3;
     /// The handler is owed a `writable`.
     pub(crate) const WAS_HIGH: u16 = 1 << 4;
@@ -79,8 +79,10 @@ pub(crate) struct Hot {
     /// Head of the list of subscriptions.
     pub(crate) subscriptions: u32,
     pub(crate) timer: Link,
-    /// Tick of the last activity while open, else of the start of the phase.
+    /// Tick of the last activity while open, else of the start of the phase or of what the peer took last in it.
     pub(crate) tick: u32,
+    /// Tick at which the stall timer first saw the send that is in flight; meant only with [`flag::WATCHED`].
+    pub(crate) watched: u32,
     /// Index of the peer's address where connections per address are limited.
     pub(crate) address: u32,
     pub(crate) flags: u16,
@@ -100,6 +102,7 @@ impl Default for Hot {
             subscriptions: crate::pubsub::NIL,
             timer: Link::default(),
             tick: 0,
+            watched: 0,
             address: u32::MAX,
             flags: 0,
             phase: Phase::Vacant,
@@ -203,4 +206,6 @@ pub(crate) struct Outgoing {
     pub(crate) token: u64,
     pub(crate) nonce: [u8; 16],
     pub(crate) attempt: u32,
+    /// When it opened.
+    pub(crate) opened: Option<Instant>,
 }

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 pub(crate) const TICK: Duration = Duration::from_millis(16);
 /// Buckets of the wheel: 65 s until a deadline has to be looked at twice.
 pub(crate) const BUCKETS: usize = 4096;
+/// The longest time that is told from a longer one: 198 days. Half the range of a tick, so that differences have a sign.
+const MAX_TICKS: u32 = 1 << 30;
 
 impl<H: Handler> Engine<H> {
     pub(crate) fn set_time(&mut self, now: Instant) {
@@ -22,9 +24,10 @@ impl<H: Handler> Engine<H> {
         table.tick = table.wheel.tick_at(table.now);
     }
 
-    /// Ticks that cover a duration: one more than it holds, because the current one has begun.
+    /// Ticks that cover a duration: one more than it holds, because the current one has begun. A time beyond 198 days
+    /// is cut to that.
     pub(crate) fn ticks(&self, duration: Duration) -> u32 {
-        (duration.as_nanos() / TICK.as_nanos()) as u32 + 1
+        (duration.as_nanos() / TICK.as_nanos()).min(u128::from(MAX_TICKS)) as u32 + 1
     }
 
     /// Fires what is due, within the budget of a turn.
@@ -100,7 +103,7 @@ impl<H: Handler> Engine<H> {
             hot.tick = table.tick; // we do not listen: its silence says nothing
             return self.watch(slot, self.core.table.tick.wrapping_add(self.ticks(limits.idle_timeout)));
         }
-        let (ping, end) = (self.ticks(limits.idle_timeout * 2 / 3), self.ticks(limits.idle_timeout));
+        let (ping, end) = (self.ticks(limits.ping_after()), self.ticks(limits.idle_timeout));
         let table = &mut self.core.table;
         let pinged = table.hot[slot].has(flag::PINGED);
         if pinged && elapsed >= end {
@@ -127,12 +130,18 @@ impl<H: Handler> Engine<H> {
 
     /// A peer to which a send has been in flight since the timer looked last has taken nothing meanwhile.
     fn stall(&mut self, slot: u32) {
-        let hot = &mut self.core.table.hot[slot];
-        if hot.has(flag::WATCHED) {
-            return self.core.table.doom(slot, CloseCode::TRY_AGAIN_LATER, "stalled", CloseCause::Stalled);
+        let due = self.ticks(self.core.table.config.limits.stall_timeout);
+        let table = &mut self.core.table;
+        let hot = &mut table.hot[slot];
+        if !hot.has(flag::WATCHED) {
+            hot.flags |= flag::WATCHED;
+            hot.watched = table.tick;
+        } else if table.tick.wrapping_sub(hot.watched) >= due {
+            return table.doom(slot, CloseCode::TRY_AGAIN_LATER, "stalled", CloseCause::Stalled);
         }
-        hot.flags |= flag::WATCHED;
-        self.arm_in(slot, self.core.table.config.limits.stall_timeout);
+        // The wheel may bring it back earlier than it was told.
+        let due = hot.watched.wrapping_add(due);
+        table.arm(slot, due);
     }
 
     fn arm_in(&mut self, slot: u32, delay: Duration) {
@@ -154,35 +163,41 @@ impl<H: Handler> Engine<H> {
     // ---- drain ----------------------------------------------------------------------------------------------
 
     pub(crate) fn start_drain(&mut self, plan: Drain) {
-        if self.drain.is_some() {
-            return;
-        }
         let deadline = self.core.table.tick.wrapping_add(self.ticks(plan.deadline));
-        self.drain = Some(Draining { plan, cursor: 0, deadline });
+        self.drain = Some(Draining { plan, cursor: 0, deadline, told: false });
         self.drain_batch();
     }
 
-    /// Closes the next batch; at the deadline, everything.
+    /// Closes the next batch; at the deadline all that are open; after the close timeout, what is left.
     fn drain_batch(&mut self) {
-        let Some(Draining { plan, cursor, deadline }) = self.drain else { return };
+        let Some(Draining { plan, mut cursor, mut deadline, told }) = self.drain else { return };
         let over = deadline.wrapping_sub(self.core.table.tick) as i32 <= 0;
         let capacity = self.core.table.hot.capacity() as u32;
-        let (mut at, mut left) = (if over { 0 } else { cursor }, plan.batch);
-        while at < capacity && (left > 0 || over) {
-            left -= u32::from(self.drain_one(at, plan.code, over)).min(left);
-            at += 1;
+        if over {
+            cursor = 0;
+            if !told {
+                deadline = self.core.table.tick.wrapping_add(self.ticks(self.core.table.config.limits.close_timeout));
+            }
+        }
+        let left = deadline.wrapping_sub(self.core.table.tick) as i32;
+        let left = TICK * left.clamp(1, MAX_TICKS as i32) as u32;
+        let interval = plan.interval.max(TICK);
+        let mut batch = if over { u32::MAX } else { plan.batch.max(share(self.core.table.open, left, interval)) };
+        while cursor < capacity && batch > 0 {
+            batch -= u32::from(self.drain_one(cursor, plan.code, over && told));
+            cursor += 1;
         }
         // What was not open the first time may be by now: the table is gone over until nothing lives.
-        let cursor = if at >= capacity && !over { 0 } else { at };
-        self.drain = Some(Draining { plan, cursor, deadline });
+        cursor = if cursor >= capacity { 0 } else { cursor };
+        let told = told || over;
+        self.drain = Some(Draining { plan, cursor, deadline, told });
         // Until the deadline even if nothing lives: some may wait to be accepted yet.
-        if self.core.table.live > 0 || !over {
-            let left = deadline.wrapping_sub(self.core.table.tick).max(1);
-            self.core.alarm(plan.interval.min(TICK * left.min(1 << 20)), Alarm::Drain);
+        if self.core.table.live > 0 || !told {
+            self.core.alarm(interval.min(left), Alarm::Drain);
         }
     }
 
-    /// Closes one slot's connection; true if it counts in the batch.
+    /// Closes one slot's connection, without a word if the time for words is `over`; true if it counts in the batch.
     fn drain_one(&mut self, slot: u32, code: CloseCode, over: bool) -> bool {
         match self.core.table.hot[slot].phase {
             Phase::Vacant | Phase::Dead => false,
@@ -207,4 +222,10 @@ impl<H: Handler> Engine<H> {
             Phase::Closing | Phase::Finishing | Phase::Lingering => false,
         }
     }
+}
+
+/// How many of `open` connections each batch must close so that all have their Close when the time `left` is over.
+fn share(open: u32, left: Duration, interval: Duration) -> u32 {
+    let batches = (left.as_nanos() / interval.as_nanos()).max(1);
+    u128::from(open).div_ceil(batches) as u32
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 /// How a server closes its connections before it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drain {
-    /// Connections closed per interval, all workers together. Default 10,000.
+    /// Connections closed per interval, all workers together; more if else not all would have their Close before the
+    /// deadline. Default 10,000.
     pub batch: u32,
-    /// Time between batches. Default 2 s.
+    /// Time between batches, 16 ms at least. Default 2 s.
     pub interval: Duration,
-    /// After this, what is left is dropped. Default 30 s.
+    /// After this, what is still open gets its Close at once, and what is left after
+    /// [`Limits::close_timeout`](super::Limits::close_timeout) more is dropped. Default 30 s.
     pub deadline: Duration,
     /// Close code. Default 1012 (service restart).
     pub code: CloseCode,
@@ -42,8 +44,10 @@ pub(crate) struct Draining {
     pub(crate) plan: Drain,
     /// The next slot to look at.
     pub(crate) cursor: u32,
-    /// Tick at which the rest is dropped.
+    /// Tick at which the rest gets its Close; once it is `told`, at which it is dropped.
     pub(crate) deadline: u32,
+    /// Whether all have their Close.
+    pub(crate) told: bool,
 }
 
 #[cfg(test)]

@@ -134,9 +134,20 @@ impl Table {
     /// A send that was in flight ended.
     pub(crate) fn sent(&mut self, id: SocketId, batch: SendBatch) {
         self.account(batch);
+        self.taken(id);
         let Some(hot) = self.live(id) else { return };
         hot.in_flight = 0;
-        hot.flags &= !(flag::IN_FLIGHT | flag::BLOCKED | flag::WATCHED | flag::PUBLICATIONS_IN_FLIGHT);
+        hot.flags &= !(flag::IN_FLIGHT | flag::BLOCKED | flag::PUBLICATIONS_IN_FLIGHT);
         self.mark_dirty(id.slot);
+    }
+
+    /// The peer takes what is sent, however slowly: it has not stalled, and its time to close begins when it has all.
+    pub(crate) fn taken(&mut self, id: SocketId) {
+        let tick = self.tick;
+        let Some(hot) = self.live(id) else { return };
+        hot.flags &= !flag::WATCHED;
+        if matches!(hot.phase, Phase::Closing | Phase::Finishing) {
+            hot.tick = tick;
+        }
     }
 }

@@ -441,6 +441,11 @@ impl Conn<'_> {
     }
 
     /// Stops receiving from this connection, after this message. What has arrived already waits, in order.
+    ///
+    /// Whoever pauses has to see to it that it is resumed: a later callback for this connection
+    /// ([`Handler::writable`], [`Handler::mail`]), a timer, or another connection through [`Scope::conn`]. Nothing else
+    /// does it: while it is paused its silence means nothing, so the idle timeout does not watch it, and a peer that is
+    /// gone without a word stays until something is sent to it. (The stall timeout watches it, and a reset is noticed.)
     pub fn pause(&mut self) {
         self.core.table.pause(self.slot);
     }

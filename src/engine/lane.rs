@@ -128,6 +128,12 @@ impl<T> Sender<T> {
         sent
     }
 
+    /// Wakes the worker if it sleeps, for something that was put beside the lane. The worker sees it, as it would see a
+    /// message, if it looks for it after [`Receiver::prepare_sleep`].
+    pub fn wake(&self) {
+        self.shared.wake();
+    }
+
     /// Messages that this lane has refused so far.
     pub fn refused(&self) -> u64 {
         self.shared.refused.load(Ordering::Relaxed)

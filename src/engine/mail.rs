@@ -10,7 +10,10 @@ use super::lane::Sender;
 use crate::driver::SocketId;
 use crate::proto::{CloseCode, MessageKind};
 use bytes::Bytes;
-use std::{fmt, iter, sync::Arc};
+use std::{
+    fmt, iter,
+    sync::{Arc, OnceLock},
+};
 
 /// A publication between workers: topic and payload in one allocation, not yet encoded, because encoding classes differ
 /// from worker to worker.
@@ -52,7 +55,6 @@ pub(crate) enum Mail<M> {
     Disconnect { id: SocketId, code: CloseCode, reason: Box<str> },
     User { id: SocketId, mail: M },
     Upgrade { id: SocketId, mail: M },
-    Drain(Drain),
 }
 
 /// The workers of a server, as one that publishes sees them.
@@ -64,6 +66,8 @@ pub(crate) trait Exchange: Send + Sync {
 /// What the other threads know of a worker.
 pub(crate) struct Port<M> {
     pub(crate) lane: Sender<Mail<M>>,
+    /// The drain, once one was asked for. Beside the lane, so that a full lane cannot refuse it; the first one counts.
+    pub(crate) drain: Arc<OnceLock<Drain>>,
     pub(crate) board: Arc<Board>,
 }
 
@@ -155,15 +159,14 @@ impl<M: Send + 'static> Handle<M> {
         self.ports.post(id.worker.into(), mail, reason.len())
     }
 
-    /// Starts a drain on every worker: no new connections, those that are open closed in batches with 1012, the rest
-    /// dropped at the deadline; then the workers end.
-    ///
-    /// # Errors
-    /// [`Full`] if a worker could not be told; the others were.
-    pub fn drain(&self, drain: Drain) -> Result<(), Full> {
+    /// Starts a drain on every worker: no new connections, those that are open closed in batches with 1012; then the
+    /// workers end. It cannot be refused, and may overtake mail that waits. A second one changes nothing.
+    pub fn drain(&self, drain: Drain) {
         let workers = self.ports.ports.len() as u32;
-        let tell = |worker| self.ports.post(worker as usize, Mail::Drain(drain.share(worker, workers)), 0);
-        (0..workers).map(tell).fold(Ok(()), Result::and)
+        for (port, worker) in self.ports.ports.iter().zip(0..) {
+            let _ = port.drain.set(drain.share(worker, workers));
+            port.lane.wake();
+        }
     }
 
     /// Counters of all workers, as of the last turn of each.

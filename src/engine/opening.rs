@@ -55,6 +55,7 @@ impl<H: Handler> Engine<H> {
             target: dial.target,
             token: dial.token,
             attempt: dial.attempt,
+            opened: None,
         };
         self.core.table.cold(id.slot).outgoing = Some(outgoing);
     }
@@ -172,7 +173,7 @@ impl<H: Handler> Engine<H> {
 
     fn open(&mut self, slot: u32, state: H::State, role: Role) {
         let limits = self.core.table.config.limits;
-        let idle = self.ticks(limits.idle_timeout * 2 / 3);
+        let idle = self.ticks(limits.ping_after());
         let table = &mut self.core.table;
         table.counters.opened += 1;
         table.open += 1;
@@ -253,8 +254,10 @@ impl<H: Handler> Engine<H> {
         let answer = ClientResponse { response: &response, head: &target.head };
         match self.ask(|handler, scope| handler.connected(scope, id, token, &answer)) {
             Some(Upgrade::Accept(state) | Upgrade::AcceptWith(state, _)) => {
-                if target.reconnect.is_none() {
-                    self.core.table.cold(slot).outgoing = None;
+                let (now, cold) = (self.core.table.now, self.core.table.cold(slot));
+                match &mut cold.outgoing {
+                    Some(outgoing) if target.reconnect.is_some() => outgoing.opened = Some(now),
+                    outgoing => *outgoing = None,
                 }
                 self.open(slot, state, Role::Client);
             }
@@ -293,9 +296,10 @@ impl<H: Handler> Engine<H> {
     /// What an outgoing connection belongs to, taken so that it is acted on once.
     pub(crate) fn take_dial(&mut self, slot: u32) -> Option<Dial> {
         let outgoing = self.core.table.hot[slot].cold.as_deref_mut()?.outgoing.take()?;
-        let was_open = self.core.table.hot[slot].phase > Phase::Opening;
-        let attempt = if was_open { 0 } else { outgoing.attempt };
-        Some(Dial { target: outgoing.target, token: outgoing.token, attempt })
+        let Outgoing { target, token, attempt, opened, .. } = outgoing;
+        let stood = opened.map(|opened| self.core.table.now.saturating_duration_since(opened));
+        let fresh = stood.zip(target.reconnect).is_some_and(|(stood, reconnect)| stood >= reconnect.max);
+        Some(Dial { target, token, attempt: if fresh { 0 } else { attempt } })
     }
 
     /// An opening handshake that took too long.

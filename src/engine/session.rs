@@ -440,7 +440,6 @@ impl<H: Handler> Engine<H> {
                 self.call(id.slot, |handler, conn, state| handler.mail(conn, state, mail));
             }
             Mail::Upgrade { id, mail } => self.answer_deferred(id, mail),
-            Mail::Drain(plan) => self.start_drain(plan),
             Mail::Send { .. } | Mail::Disconnect { .. } | Mail::User { .. } => self.core.table.counters.mail_stale += 1,
         }
         self.after_callbacks();
@@ -473,6 +472,7 @@ impl<H: Handler> CompletionSink for Engine<H> {
                 }
             }
             Completion::Sent { id, batch, .. } => self.core.table.sent(id, batch),
+            Completion::Progress { id } => self.core.table.taken(id),
             Completion::Failed { id, error } => {
                 if self.core.table.live(id).is_some() {
                     self.failed(id.slot, error);

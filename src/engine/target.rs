@@ -19,7 +19,8 @@ pub struct Target {
 }
 
 /// Exponential backoff with full jitter: the n-th try after a failure waits a random time up to `first * 2^n`, `max` at
-/// most, so that clients of a server that went away do not come back as a herd.
+/// most, so that clients of a server that went away do not come back as a herd. `n` begins at 0 again only after a
+/// connection that stood for `max`: a server that accepts and then drops is not met with ever fresh tries.
 #[derive(Clone, Copy, Debug)]
 pub struct Reconnect {
     /// Bound of the first wait. Default 500 ms.

@@ -6,6 +6,7 @@ use super::config::Config;
 use super::core::Core;
 use super::counters::Board;
 use super::deadlines::{BUCKETS, TICK};
+use super::drain::Drain;
 use super::error::ConnectError;
 use super::handler::{Handler, Scope};
 use super::hub::Interest;
@@ -20,7 +21,10 @@ use crate::driver::{Address, ConnectOptions, Driver, Epoll, ListenOptions, Liste
 use crate::pubsub::{self, Topics};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
-use std::{fmt, io, sync::Arc};
+use std::{
+    fmt, io,
+    sync::{Arc, OnceLock},
+};
 
 /// Rounds of flushing per turn: what a `writable` or a resumed input queues leaves in the same turn, up to this.
 const FLUSH_ROUNDS: usize = 4;
@@ -31,6 +35,7 @@ pub struct WorkerSeed<M> {
     lane: Receiver<Mail<M>>,
     handle: Handle<M>,
     board: Arc<Board>,
+    drain: Arc<OnceLock<Drain>>,
     admission: Arc<Admission>,
     config: Config,
 }
@@ -45,24 +50,27 @@ impl<M> fmt::Debug for WorkerSeed<M> {
 ///
 /// The wakers of the drivers-to-be come first, so that a worker may give itself its own descriptor table later.
 pub fn group<M: Send + 'static>(wakers: &[Arc<dyn Wake>], config: Config) -> (Vec<WorkerSeed<M>>, Handle<M>) {
+    let config = config.normalized();
     let limits = config.limits;
     let lanes = LaneConfig { capacity: limits.mail_messages, overflow_bytes: limits.mail_overflow_bytes };
     let (mut ports, mut receivers) = (Vec::new(), Vec::new());
     for waker in wakers {
         let waker = Arc::clone(waker);
         let (sender, receiver) = lane(lanes, Arc::new(move || waker.wake()));
-        ports.push(Port { lane: sender, board: Arc::default() });
+        ports.push(Port { lane: sender, drain: Arc::default(), board: Arc::default() });
         receivers.push(receiver);
     }
-    let boards: Vec<_> = ports.iter().map(|port: &Port<M>| Arc::clone(&port.board)).collect();
+    let shares: Vec<_> =
+        ports.iter().map(|port: &Port<M>| (Arc::clone(&port.board), Arc::clone(&port.drain))).collect();
     let handle = Handle { ports: Arc::new(Ports { ports, interest: Interest::new(wakers.len()) }) };
     let admission = Arc::new(Admission::new(limits.connections, limits.connections_per_ip));
-    let seeds = receivers.into_iter().zip(boards).enumerate();
-    let seeds = seeds.map(|(index, (lane, board))| WorkerSeed {
+    let seeds = receivers.into_iter().zip(shares).enumerate();
+    let seeds = seeds.map(|(index, (lane, (board, drain)))| WorkerSeed {
         index: index as u16,
         lane,
         handle: handle.clone(),
         board,
+        drain,
         admission: Arc::clone(&admission),
         config,
     });
@@ -83,7 +91,7 @@ impl<M: Send + 'static> WorkerSeed<M> {
         now: Instant,
         seed: Option<u64>,
     ) -> Worker<H, D> {
-        let WorkerSeed { index, lane, handle, board, admission, config } = self;
+        let WorkerSeed { index, lane, handle, board, drain, admission, config } = self;
         let alone = handle.ports.ports.len() == 1;
         let interest = handle.ports.interest.worker(usize::from(index));
         let table = Table::new(config, Wheel::new(TICK, BUCKETS, now), Random::new(seed), interest, now);
@@ -106,7 +114,17 @@ impl<M: Send + 'static> WorkerSeed<M> {
             completions: 0,
             receives: 0,
         };
-        Worker { driver, engine, lane, handle, listeners: Vec::new(), spin: Duration::ZERO, worked: false, receives: 0 }
+        Worker {
+            driver,
+            engine,
+            lane,
+            drain,
+            handle,
+            listeners: Vec::new(),
+            spin: Duration::ZERO,
+            worked: false,
+            receives: 0,
+        }
     }
 }
 
@@ -136,6 +154,7 @@ pub struct Worker<H: Handler, D: Driver = Epoll> {
     driver: D,
     engine: Engine<H>,
     lane: Receiver<Mail<H::Mail>>,
+    drain: Arc<OnceLock<Drain>>,
     handle: Handle<H::Mail>,
     listeners: Vec<ListenerId>,
     spin: Duration,
@@ -199,7 +218,8 @@ impl<H: Handler, D: Driver> Worker<H, D> {
     /// How long the next turn may be put off: zero if there is work, none if only the descriptor matters. To be asked
     /// before each wait on the descriptor: it is here that other threads learn that they have to wake this one.
     pub fn next_timeout(&mut self, now: Instant) -> Option<Duration> {
-        if self.has_work() || !self.lane.prepare_sleep() {
+        // The drain is looked for after the lane has announced the sleep: else its wake could be lost.
+        if self.has_work() || !self.lane.prepare_sleep() || self.is_told_to_drain() {
             return Some(Duration::ZERO);
         }
         [self.engine.next_due(now), self.driver.longest_wait()].into_iter().flatten().min()
@@ -248,6 +268,10 @@ impl<H: Handler, D: Driver> Worker<H, D> {
     /// Looks for work for this long before a turn blocks, if the turn before had some.
     pub fn set_spin(&mut self, spin: Duration) {
         self.spin = spin;
+    }
+
+    fn is_told_to_drain(&self) -> bool {
+        self.engine.drain.is_none() && self.drain.get().is_some()
     }
 
     fn has_work(&self) -> bool {
@@ -318,6 +342,10 @@ impl<H: Handler, D: Driver> Worker<H, D> {
             }
             let Some(mail) = self.lane.receive() else { break };
             self.engine.mail(mail);
+        }
+        if let (None, Some(plan)) = (self.engine.drain, self.drain.get()) {
+            self.engine.start_drain(*plan);
+            self.engine.after_callbacks();
         }
         if self.engine.drain.is_some() {
             self.listeners.drain(..).for_each(|listener| self.driver.unlisten(listener));

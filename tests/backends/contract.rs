@@ -91,6 +91,35 @@ pub(crate) fn short_sends_continue_while_the_peer_reads_slowly(net: impl Backend
     world.finish(&[id]);
 }
 
+pub(crate) fn a_short_send_that_moves_bytes_is_told(net: impl Backend) {
+    let bulk = net.bulk();
+    let mut world = World::new(net);
+    let (address, _) = world.listen();
+    let (id, mut peer) = world.pair(&address);
+    let bytes = pattern(0, bulk);
+    peer.stall(true);
+    assert!(world.send(id, &[&bytes]));
+    world.settle();
+    let told = |world: &World<_>| world.count(|seen| *seen == Seen::Progress(id));
+    let (before, mut back) = (told(&world), 0);
+    world.settle();
+    assert_eq!(told(&world), before, "a peer that takes nothing is no progress");
+    peer.stall(false);
+    world.until(|world| {
+        peer.pump();
+        back += peer.take().len();
+        world.has(&Seen::Sent(id, Ok(())))
+    });
+    assert!(told(&world) > before);
+    assert!(!matches!(world.log.seen.last(), Some(Seen::Progress(_))), "none after the send came back");
+    world.until(|_| {
+        peer.pump();
+        back += peer.take().len();
+        back == bulk
+    });
+    world.finish(&[id]);
+}
+
 pub(crate) fn a_paused_socket_delivers_nothing_until_it_is_resumed(net: impl Backend) {
     let config = DriverConfig { receive_buffer: 512, receive_budget: 1024, ..DriverConfig::default() };
     let mut world = World::with(net, config);

@@ -267,6 +267,7 @@ pub(crate) enum Seen {
     Connected(SocketId),
     Received(SocketId, usize),
     Eof(SocketId),
+    Progress(SocketId),
     Sent(SocketId, Result<(), ErrorKind>),
     Failed(SocketId, ErrorKind),
     Closed(SocketId),
@@ -304,6 +305,7 @@ impl CompletionSink for Log {
                 Seen::Received(id, length)
             }
             Completion::Eof { id } => Seen::Eof(id),
+            Completion::Progress { id } => Seen::Progress(id),
             Completion::Sent { id, batch, result } => {
                 assert_eq!(batch.left() == 0, result.is_ok());
                 self.back.push(batch);
@@ -443,7 +445,7 @@ impl<B: Backend> World<B> {
         for id in ids {
             let of_id = |seen: &Seen| match seen {
                 Seen::Accepted(of, ..) | Seen::Connected(of) | Seen::Received(of, _) | Seen::Eof(of) => of == id,
-                Seen::Sent(of, _) | Seen::Failed(of, _) | Seen::Closed(of) => of == id,
+                Seen::Sent(of, _) | Seen::Progress(of) | Seen::Failed(of, _) | Seen::Closed(of) => of == id,
                 Seen::Woken => false,
             };
             let of_id: Vec<_> = self.log.seen.iter().filter(|seen| of_id(seen)).collect();

@@ -30,6 +30,7 @@ on_every_backend![
     bytes_of_any_length_come_and_go,
     a_batch_of_many_parts_arrives_in_order,
     short_sends_continue_while_the_peer_reads_slowly,
+    a_short_send_that_moves_bytes_is_told,
     a_paused_socket_delivers_nothing_until_it_is_resumed,
     a_paused_socket_reports_a_fin_once_no_bytes_are_before_it,
     a_paused_socket_reports_a_reset,

@@ -5,6 +5,7 @@ use crate::common::wire;
 use crate::common::world::*;
 use std::time::Duration;
 use wingbeat::Config;
+use wingbeat::engine::Drain;
 
 fn idle() -> Config {
     let mut config = config();
@@ -142,4 +143,93 @@ fn a_slow_peer_is_not_stalled() {
     world.settle();
     world.pass(100);
     assert_eq!(raw.read().texts().len(), 100);
+}
+
+/// One batch may take a peer much longer than the stall timeout, and the rest of it longer than the close timeout: it is
+/// slow, not gone.
+#[test]
+fn a_peer_that_takes_a_batch_in_small_parts_is_not_dropped() {
+    let mut config = config();
+    config.limits.idle_timeout = Duration::ZERO;
+    config.limits.stall_timeout = Duration::from_millis(100);
+    config.limits.close_timeout = Duration::from_millis(100);
+    let mut world = World::one(config);
+    world.net.set_buffer(100);
+    let mut raw = world.open(1);
+    let mut slowly = |world: &mut World, rounds: usize| {
+        for _ in 0..rounds {
+            raw.peer.stall(true);
+            world.pass(60);
+            raw.peer.stall(false);
+            world.turn();
+            raw.peer.stall(true);
+        }
+        raw.read().frames.len()
+    };
+    let id = world.record.borrow().ids[&1];
+    world.handle.mail(id, "send 1 3000".into()).unwrap();
+    assert_eq!(slowly(&mut world, 12), 0, "it is one batch");
+    assert_eq!((world.counters().open, world.closes(1013, "stalled")), (1, 0));
+    world.handle.disconnect(id, wingbeat::CloseCode::NORMAL, "").unwrap();
+    assert_eq!(slowly(&mut world, 24), 2, "the message, then the Close");
+    assert_eq!((raw.seen.close_code(), raw.peer.is_reset()), (Some(1000), false));
+}
+
+/// "Never" is a time like any other, and no short one.
+#[test]
+fn the_longest_times_there_are_mean_never() {
+    let mut config = config();
+    config.limits.idle_timeout = Duration::MAX;
+    config.limits.stall_timeout = Duration::MAX;
+    config.limits.close_timeout = Duration::MAX;
+    config.limits.handshake_timeout = Duration::MAX;
+    let mut world = World::one(config);
+    world.net.set_buffer(200);
+    let (mut silent, mut stalled, closing, opening) = (world.open(1), world.open(2), world.open(3), world.connect());
+    stalled.peer.stall(true);
+    stalled.text("send 1 500");
+    closing.text("close 1000");
+    world.settle();
+    // Longer than the wheel's horizon of 65 s, so that every deadline is looked at several times.
+    for _ in 0..10 {
+        world.net.advance(Duration::from_secs(60));
+        world.settle();
+    }
+    assert_eq!((pings(&mut silent), world.counters().open), (0, 2));
+    assert_eq!(world.workers[0].sockets(), 4);
+    stalled.peer.stall(false);
+    world.settle();
+    world.pass(20);
+    assert_eq!(stalled.read().texts().len(), 1);
+    let day = Duration::from_secs(86_400);
+    let far = Drain { deadline: Duration::MAX, interval: day, batch: 1, ..Drain::default() };
+    world.handle.drain(far);
+    world.net.advance(Duration::from_secs(3600));
+    world.settle();
+    assert_eq!(world.counters().open, 1, "one batch; the next is due in a day");
+    drop(opening);
+}
+
+/// A stall timeout beyond the wheel's horizon is not cut to it.
+#[test]
+fn a_long_stall_timeout_is_kept() {
+    let mut config = config();
+    config.limits.idle_timeout = Duration::ZERO;
+    config.limits.stall_timeout = Duration::from_secs(200);
+    let mut world = World::one(config);
+    world.net.set_buffer(100);
+    let raw = world.open(1);
+    raw.peer.stall(true);
+    raw.text("send 1 500");
+    world.settle();
+    for _ in 0..19 {
+        world.net.advance(Duration::from_secs(10));
+        world.settle();
+    }
+    assert_eq!(world.counters().open, 1);
+    for _ in 0..22 {
+        world.net.advance(Duration::from_secs(10));
+        world.settle();
+    }
+    assert_eq!((world.closes(1013, "stalled"), world.counters().open), (1, 0));
 }

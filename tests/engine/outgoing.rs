@@ -208,6 +208,37 @@ fn tries_come_again_within_their_bounds() {
     assert!(waits[4..].iter().any(|wait| *wait < reconnect.max / 2), "and the waits are spread: {waits:?}");
 }
 
+/// A server that accepts and drops at once: the waits grow as if it had refused. One that stood starts them anew.
+#[test]
+fn a_connection_that_stood_for_a_moment_does_not_reset_the_waits() {
+    let mut world = World::one(config());
+    let server = Server::new(&world);
+    let reconnect = Reconnect { first: Duration::from_millis(10), max: Duration::from_secs(4) };
+    let mut raw = standing(&mut world, &server, Some(reconnect));
+    let again = |world: &mut World, raw: &Raw| {
+        raw.peer.reset();
+        let (from, mut peer) = (world.net.elapsed(), None);
+        while peer.is_none() {
+            world.pass(4);
+            peer = server.accept(world);
+        }
+        let raw = peer.unwrap();
+        raw.peer.send(&accept_head(raw.seen.head.as_ref().unwrap()));
+        world.settle();
+        (raw, world.net.elapsed() - from)
+    };
+    let mut waits = Vec::new();
+    for _ in 0..20 {
+        let (next, wait) = again(&mut world, &raw);
+        waits.push(wait);
+        raw = next;
+    }
+    assert!(waits[12..].iter().any(|wait| *wait > Duration::from_secs(1)), "{waits:?}");
+    world.pass(4100);
+    let (_, wait) = again(&mut world, &raw);
+    assert!(wait <= Duration::from_millis(30), "{wait:?}");
+}
+
 #[test]
 fn a_lost_connection_comes_again_one_that_we_closed_does_not() {
     let mut world = World::one(config());
@@ -219,7 +250,7 @@ fn a_lost_connection_comes_again_one_that_we_closed_does_not() {
             0 => standing_lost(&mut world, &raw),
             _ => server_closes(&mut world, &server),
         }
-        world.pass(120);
+        world.pass(420);
     }
     let raw = server.accept(&mut world).unwrap();
     raw.peer.send(&accept_head(raw.seen.head.as_ref().unwrap()));
@@ -260,7 +291,7 @@ fn a_drain_ends_reconnecting() {
     dial(&mut world, &target, 1);
     let _opening = server.accept(&mut world).unwrap();
     let _open = world.open(7);
-    world.handle.drain(Drain { deadline: Duration::from_millis(500), ..Drain::default() }).unwrap();
+    world.handle.drain(Drain { deadline: Duration::from_millis(500), ..Drain::default() });
     world.pass(100);
     dial(&mut world, &target, 2);
     world.pass(300);

@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use crate::common::world::*;
-use wingbeat::engine::Full;
+use wingbeat::buffer::FrameSlabConfig;
+use wingbeat::driver::DriverConfig;
+use wingbeat::engine::{Budgets, Full, SlowConsumer};
 use wingbeat::{Bytes, Message, MessageKind};
 
 /// Two workers, subscribers on both, and their indices among `raws`.
@@ -150,4 +152,34 @@ fn one_connection_may_act_for_another() {
     a.text("to 2 say gone");
     world.settle();
     assert_eq!(world.counters().open, 1);
+}
+
+/// Zeros, and marks the wrong way round: it is slow, and serves.
+#[test]
+fn zeros_in_the_configuration_do_not_stop_a_worker() {
+    let mut config = config();
+    config.budgets = Budgets { mail: 0, deliveries: 0, timers: 0, sends: 0 };
+    config.driver = DriverConfig { receive_buffer: 0, events: 0, accepts_per_poll: 0, receive_budget: 0 };
+    config.frames = FrameSlabConfig { small_frames: 0, medium_frames: 0, keep_large_bytes: 0 };
+    config.limits.mail_messages = 0;
+    for (low, high) in [(0, 0), (0, 1000), (1000, 10)] {
+        (config.limits.outbox_low, config.limits.outbox_high) = (low, high);
+        config.slow_consumer = SlowConsumer::DropOldest;
+        let mut world = World::new(1, config, 2);
+        world.net.set_buffer(50);
+        let mut raw = world.connect();
+        raw.peer.send(&crate::common::wire::request("/", "X-Key: 1\r\nX-Open: \r\n"));
+        world.pass(2000);
+        raw.text("sub t");
+        raw.text("send 3 20");
+        world.pass(1000);
+        let before = raw.read().texts().len();
+        assert!(before >= 3);
+        assert_eq!(world.handle.publish("t", Message::text("news")).workers, 1);
+        world.pass(100);
+        assert_eq!(raw.read().texts().last(), Some(&"news"));
+        raw.peer.close();
+        world.pass(1000);
+        assert_eq!(world.counters().open, 0);
+    }
 }

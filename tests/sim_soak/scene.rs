@@ -521,9 +521,7 @@ impl Scene {
         if drains {
             (0..self.dice.below(4)).for_each(|_| self.publish_outside());
             let plan = Drain { batch: 3, interval: ms(10), deadline: ms(1000), ..Drain::default() };
-            while self.world.handle.drain(plan).is_err() {
-                self.last_turn(false);
-            }
+            self.world.handle.drain(plan);
         } else {
             self.leave();
         }

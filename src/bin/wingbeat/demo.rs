@@ -37,10 +37,8 @@ pub(crate) fn demo(args: &DemoArgs, interrupt: &Interrupt) -> Result<bool, Failu
         runs.push(Run::start(Plan::new(&load, machine)?, machine)?);
     }
     let outcome = drive(runs, args, interrupt);
-    let drained = server.drain(Drain { deadline: DRAIN, ..Drain::default() }).is_ok();
-    if drained {
-        server.join().map_err(|error| Failure::cannot("go on", error))?;
-    }
+    server.drain(Drain { deadline: DRAIN, ..Drain::default() });
+    server.join().map_err(|error| Failure::cannot("go on", error))?;
     outcome
 }
 

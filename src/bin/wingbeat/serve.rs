@@ -35,9 +35,7 @@ pub(crate) fn serve(args: &ServeArgs, interrupt: Interrupt) -> Result<(), Failur
             tracing::error!(%error, "signals cannot be waited for: draining now");
         }
         tracing::info!("draining");
-        if handle.drain(Drain::default()).is_err() {
-            tracing::error!("a worker does not take the drain: a second signal ends the process");
-        }
+        handle.drain(Drain::default());
     });
     running.join().map_err(|error| Failure::cannot("go on", error))
 }

@@ -95,19 +95,16 @@ impl EpollSeed {
     /// The driver, on the thread that will use it.
     pub fn start(self) -> Epoll {
         let EpollSeed { poll, waker, config } = self;
+        let config = config.normalized();
         Epoll {
-            events: Events::with_capacity(config.events.max(1)),
+            events: Events::with_capacity(config.events),
             sockets: Sockets {
                 poll,
                 waker,
-                config: DriverConfig {
-                    accepts_per_poll: config.accepts_per_poll.max(1),
-                    receive_budget: config.receive_budget.max(1),
-                    ..config
-                },
+                config,
                 slots: Slots::new(),
                 acceptor: Acceptor::new(),
-                buffer: vec![0; config.receive_buffer.max(1)].into_boxed_slice(),
+                buffer: vec![0; config.receive_buffer].into_boxed_slice(),
                 gather: Vec::with_capacity(GATHER),
                 counters: DriverCounters::default(),
             },
@@ -370,7 +367,9 @@ impl Sockets {
     fn continue_send(&mut self, id: SocketId, sink: &mut impl CompletionSink) {
         let socket = &mut self.slots[id.slot];
         let (Some(fd), Some(batch)) = (&socket.fd, &mut socket.batch) else { return };
+        let before = batch.left();
         match transmit(fd, batch, &mut self.gather) {
+            Ok(false) if batch.left() < before => sink.complete(Completion::Progress { id }),
             Ok(false) => {}
             Ok(true) => {
                 if socket.state.any(State::SHUT) {

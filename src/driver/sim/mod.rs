@@ -223,7 +223,7 @@ impl Sim {
         Sim {
             net,
             party,
-            config,
+            config: config.normalized(),
             sockets: Vec::new(),
             free: Vec::new(),
             listeners: Vec::new(),
@@ -378,8 +378,14 @@ impl Sim {
             return; // the receiving side reports it
         }
         let Some(mut batch) = socket.batch.take() else { return };
+        let before = batch.left();
         if !socket.transmit(&mut kernel, &mut batch) || socket.send_at > kernel.now {
+            let moved = batch.left() < before;
             socket.batch = Some(batch);
+            drop(kernel);
+            if moved {
+                sink.complete(Completion::Progress { id });
+            }
             return;
         }
         if let (Some(end), true) = (socket.end, socket.shut) {
