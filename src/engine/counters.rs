@@ -61,12 +61,14 @@ counters! {
     messages_undelivered,
     /// Publications by handlers and mail on this worker.
     published,
-    /// Publications that another worker's full mailbox refused.
+    /// Publications that the frame memory of this worker or another worker's full mailbox refused.
     publish_refused,
     /// Subscriptions refused at a limit.
     subscribe_refused,
     /// Times that receiving from a connection paused because its own replies waited.
     choked,
+    /// Times that receiving from a connection paused because it published faster than subscribers were served.
+    throttled,
     /// Panics of the handler.
     panics,
     /// Mail for connections that were gone.

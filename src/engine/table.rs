@@ -330,6 +330,7 @@ impl Table {
     pub(crate) fn throttle(&mut self, slot: u32) {
         let id = self.id(slot);
         self.hot[slot].flags |= flag::THROTTLED;
+        self.counters.throttled += 1;
         self.pauses.push(id);
         self.throttled.push(id);
     }

@@ -353,6 +353,7 @@ fn a_publisher_is_throttled_by_what_is_owed() {
     world.turn();
     let received = world.record.borrow().life(99).received.len();
     assert!(received < 12, "{received} of 50 were read though nobody has got one");
+    assert_eq!(world.counters().throttled, 1);
     (0..200).for_each(|_| world.turn());
     assert_eq!(world.record.borrow().life(99).received.len(), 50);
     assert!(subscribers.iter_mut().all(|raw| raw.read().texts().len() == 50));
