@@ -545,3 +545,57 @@ fn a_server_that_drains_refuses_newcomers() {
     fixture.server.join().unwrap();
     assert_eq!(TcpStream::connect(address).expect_err("gone").kind(), ErrorKind::ConnectionRefused);
 }
+
+/// Mail that panics when it is dropped: nothing of a handler runs then.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("as the test wants it");
+    }
+}
+
+#[derive(Clone)]
+struct Quiet(Sender<ConnId>);
+
+impl Handler for Quiet {
+    type State = ();
+    type Mail = Bomb;
+
+    fn upgrade(&mut self, _: &mut Scope<'_>, _: &Request<'_>) -> Upgrade<()> {
+        Upgrade::Accept(())
+    }
+
+    fn open(&mut self, conn: &mut Conn<'_>, (): &mut ()) {
+        let _ = self.0.send(conn.id());
+    }
+
+    fn message(&mut self, _: &mut Conn<'_>, (): &mut (), _: wingbeat::Message<'_>) {}
+
+    fn mail(&mut self, _: &mut Conn<'_>, (): &mut (), mail: Bomb) {
+        std::mem::forget(mail);
+    }
+}
+
+#[test]
+fn a_worker_that_cannot_go_on_ends_the_others() {
+    let (opened, ids) = channel();
+    let server = Server::bind(LOCAL).unwrap().workers(2).spawn(move |_| Quiet(opened.clone())).unwrap();
+    let address = server.tcp_address().unwrap();
+    // A client on each worker; the kernel spreads them.
+    let mut clients = BTreeMap::new();
+    while clients.len() < 2 {
+        let client = client(address, "/");
+        let id = ids.recv_timeout(LONG).unwrap();
+        clients.entry(id.worker).or_insert((client, id));
+    }
+    let (bystander, victim) = (clients.remove(&0).unwrap(), clients.remove(&1).unwrap());
+    let (_, mut gone) = victim;
+    gone.socket.generation += 1;
+    server.handle().mail(gone, Bomb).unwrap();
+    let (mut bystander, _) = bystander;
+    assert_eq!(bystander.receive().unwrap(), Message::Closed(Some((CloseCode::SERVICE_RESTART, String::new()))));
+    drop(bystander);
+    let error = server.join().unwrap_err();
+    assert!(error.to_string().contains("panicked outside a handler"), "{error}");
+}
