@@ -599,3 +599,18 @@ fn a_worker_that_cannot_go_on_ends_the_others() {
     let error = server.join().unwrap_err();
     assert!(error.to_string().contains("panicked outside a handler"), "{error}");
 }
+
+/// However long the worker has not run, its time is then that of the call.
+#[test]
+fn a_timer_set_between_turns_counts_from_then() {
+    let (opened, _ids) = channel();
+    let mut worker = wingbeat::Worker::new(Config::default(), Quiet(opened)).unwrap();
+    for turns in 0..2 {
+        thread::sleep(Duration::from_millis(50));
+        let before = Instant::now();
+        let id = worker.with(|_, scope| scope.set_timer(Duration::from_millis(40), 0));
+        assert!(worker.next_timeout(before).unwrap() >= Duration::from_millis(40), "after {turns} turns");
+        assert!(worker.with(|_, scope| scope.cancel_timer(id)));
+        worker.wait(Some(Duration::ZERO)).unwrap();
+    }
+}

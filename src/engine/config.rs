@@ -167,12 +167,8 @@ impl Config {
     /// The one place that mends values with which nothing would ever happen.
     pub(crate) fn normalized(mut self) -> Self {
         let Budgets { mail, deliveries, timers, sends } = self.budgets;
-        self.budgets = Budgets {
-            mail: mail.max(1),
-            deliveries: deliveries.max(1),
-            timers: timers.max(1),
-            sends: sends.max(1),
-        };
+        self.budgets =
+            Budgets { mail: mail.max(1), deliveries: deliveries.max(1), timers: timers.max(1), sends: sends.max(1) };
         self.driver = self.driver.normalized();
         let limits = &mut self.limits;
         limits.mail_messages = limits.mail_messages.max(1); // a lane has a place

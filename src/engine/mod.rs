@@ -44,4 +44,5 @@ pub use handler::{Acceptance, Conn, ConnId, Handler, Message, Never, Request, Re
 pub use mail::Handle;
 pub use opening::ClientResponse;
 pub use target::{Reconnect, Target};
+pub use timer::TimerId;
 pub use worker::{Worker, WorkerSeed, group};
