@@ -121,7 +121,10 @@ impl Server {
             let part = Part { index, workers: self.workers, config: self.config, addresses: addresses.clone() };
             let (make, ready) = (Arc::clone(&make), ready.clone());
             let body = move || part.run(seed, driver, &*make, ready);
-            running.threads.push(thread::Builder::new().name(format!("wingbeat-{index}")).spawn(body)?);
+            match thread::Builder::new().name(format!("wingbeat-{index}")).spawn(body) {
+                Ok(thread) => running.threads.push(thread),
+                Err(error) => return Err(running.abandon(error)),
+            }
         }
         drop(ready);
         running.addresses = addresses;
@@ -182,6 +185,7 @@ impl Part {
             Ok((worker, bound)) => {
                 let _ = ready.send(Ok((self.index, bound)));
                 drop(ready); // `spawn` reads until the last sender is gone
+                let _others = DrainOnDrop(worker.handle());
                 worker.run()
             }
             Err(error) => {
@@ -211,6 +215,16 @@ impl Part {
         let bound = self.addresses.iter().filter(mine).map(|address| worker.listen_with(address, options));
         let bound = bound.collect::<io::Result<Vec<_>>>()?;
         Ok((worker, bound))
+    }
+}
+
+/// The end of a worker, in whatever way, is the end of all: one that fails or panics drains the others, so that
+/// [`Running::join`] tells. After a drain, which ends them all, it changes nothing.
+struct DrainOnDrop<M: Send + 'static>(Handle<M>);
+
+impl<M: Send + 'static> Drop for DrainOnDrop<M> {
+    fn drop(&mut self) {
+        self.0.drain(Drain::default());
     }
 }
 
@@ -246,7 +260,11 @@ impl<M: Send + 'static> Running<M> {
         self.handle.drain(plan);
     }
 
-    /// Waits for every worker to end, which they do after a drain.
+    /// Waits for every worker to end, which they do after a drain. A worker that cannot go on drains the others, with
+    /// the defaults of [`Drain`].
+    ///
+    /// # Errors
+    /// What the kernel said to the first worker that could not go on, or `Other` for one that panicked outside a handler.
     pub fn join(self) -> io::Result<()> {
         let mut outcome = Ok(());
         for thread in self.threads {

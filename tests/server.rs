@@ -545,3 +545,72 @@ fn a_server_that_drains_refuses_newcomers() {
     fixture.server.join().unwrap();
     assert_eq!(TcpStream::connect(address).expect_err("gone").kind(), ErrorKind::ConnectionRefused);
 }
+
+/// Mail that panics when it is dropped: nothing of a handler runs then.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("as the test wants it");
+    }
+}
+
+#[derive(Clone)]
+struct Quiet(Sender<ConnId>);
+
+impl Handler for Quiet {
+    type State = ();
+    type Mail = Bomb;
+
+    fn upgrade(&mut self, _: &mut Scope<'_>, _: &Request<'_>) -> Upgrade<()> {
+        Upgrade::Accept(())
+    }
+
+    fn open(&mut self, conn: &mut Conn<'_>, (): &mut ()) {
+        let _ = self.0.send(conn.id());
+    }
+
+    fn message(&mut self, _: &mut Conn<'_>, (): &mut (), _: wingbeat::Message<'_>) {}
+
+    fn mail(&mut self, _: &mut Conn<'_>, (): &mut (), mail: Bomb) {
+        std::mem::forget(mail);
+    }
+}
+
+#[test]
+fn a_worker_that_cannot_go_on_ends_the_others() {
+    let (opened, ids) = channel();
+    let server = Server::bind(LOCAL).unwrap().workers(2).spawn(move |_| Quiet(opened.clone())).unwrap();
+    let address = server.tcp_address().unwrap();
+    // A client on each worker; the kernel spreads them.
+    let mut clients = BTreeMap::new();
+    while clients.len() < 2 {
+        let client = client(address, "/");
+        let id = ids.recv_timeout(LONG).unwrap();
+        clients.entry(id.worker).or_insert((client, id));
+    }
+    let (bystander, victim) = (clients.remove(&0).unwrap(), clients.remove(&1).unwrap());
+    let (_, mut gone) = victim;
+    gone.socket.generation += 1;
+    server.handle().mail(gone, Bomb).unwrap();
+    let (mut bystander, _) = bystander;
+    assert_eq!(bystander.receive().unwrap(), Message::Closed(Some((CloseCode::SERVICE_RESTART, String::new()))));
+    drop(bystander);
+    let error = server.join().unwrap_err();
+    assert!(error.to_string().contains("panicked outside a handler"), "{error}");
+}
+
+/// However long the worker has not run, its time is then that of the call.
+#[test]
+fn a_timer_set_between_turns_counts_from_then() {
+    let (opened, _ids) = channel();
+    let mut worker = wingbeat::Worker::new(Config::default(), Quiet(opened)).unwrap();
+    for turns in 0..2 {
+        thread::sleep(Duration::from_millis(50));
+        let before = Instant::now();
+        let id = worker.with(|_, scope| scope.set_timer(Duration::from_millis(40), 0));
+        assert!(worker.next_timeout(before).unwrap() >= Duration::from_millis(40), "after {turns} turns");
+        assert!(worker.with(|_, scope| scope.cancel_timer(id)));
+        worker.wait(Some(Duration::ZERO)).unwrap();
+    }
+}

@@ -10,7 +10,7 @@ use super::mail::Exchange;
 use super::payload::PayloadWriter;
 use super::table::Table;
 use super::target::Target;
-use super::timer::Timers;
+use super::timer::{TimerId, Timers};
 use crate::proto::{CloseCode, MessageKind, Opcode, encoder};
 use crate::pubsub::{NIL, Subscribed, Topics};
 use std::{fmt, sync::Arc, time::Duration};
@@ -223,12 +223,8 @@ impl Core {
 
     // ---- timers and outgoing connections --------------------------------------------------------------------
 
-    pub(crate) fn set_timer(&mut self, delay: Duration, token: u64) {
-        self.alarm(delay, Alarm::User(token));
-    }
-
-    pub(crate) fn alarm(&mut self, delay: Duration, alarm: Alarm) {
-        self.timers.after(self.table.now, delay, alarm);
+    pub(crate) fn alarm(&mut self, delay: Duration, alarm: Alarm) -> TimerId {
+        self.timers.after(self.table.now, delay, alarm)
     }
 
     pub(crate) fn connect(&mut self, target: &Arc<Target>, token: u64) {

@@ -1,11 +1,12 @@
 //! What a user implements and touches: [`Handler`], [`Conn`], [`Scope`], [`Message`], [`Request`], [`Response`].
 #![forbid(unsafe_code)]
 
-use super::core::Core;
+use super::core::{Alarm, Core};
 use super::error::{CloseReason, ConnectError, Published, SendStatus, SubscribeError};
 use super::opening::ClientResponse;
 use super::payload::PayloadWriter;
 use super::target::Target;
+use super::timer::TimerId;
 use crate::driver::SocketId;
 use crate::proto::handshake::server;
 use crate::proto::{CloseCode, MessageKind};
@@ -345,9 +346,16 @@ impl Scope<'_> {
         self.core.topics.subscribers(topic)
     }
 
-    /// Calls [`Handler::timer`] with `token` after `delay` (1 ms resolution).
-    pub fn set_timer(&mut self, delay: Duration, token: u64) {
-        self.core.set_timer(delay, token);
+    /// Calls [`Handler::timer`] with `token` after `delay` (1 ms resolution), counted from the time of this turn. What is
+    /// returned cancels it, and may be dropped. Cost: O(log timers).
+    pub fn set_timer(&mut self, delay: Duration, token: u64) -> TimerId {
+        self.core.alarm(delay, Alarm::User(token))
+    }
+
+    /// Cancels a timer of this worker: [`Handler::timer`] is not called for it. False if it was called or cancelled
+    /// already.
+    pub fn cancel_timer(&mut self, id: TimerId) -> bool {
+        self.core.timers.cancel(id).is_some()
     }
 
     /// Connects to a server; [`Handler::connected`] or [`Handler::connect_failed`] follows with `token`.

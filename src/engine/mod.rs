@@ -49,4 +49,5 @@ pub use mail::Handle;
 pub use opening::ClientResponse;
 pub use payload::PayloadWriter;
 pub use target::{Reconnect, Target};
+pub use timer::TimerId;
 pub use worker::{Worker, WorkerSeed, group};

@@ -80,10 +80,13 @@ pub fn group<M: Send + 'static>(wakers: &[Arc<dyn Wake>], config: Config) -> (Ve
 impl<M: Send + 'static> WorkerSeed<M> {
     /// Makes the worker, on the thread that will run it.
     pub fn start<H: Handler<Mail = M>, D: Driver>(self, driver: D, handler: H) -> Worker<H, D> {
-        self.start_at(driver, handler, Instant::now(), None)
+        let mut worker = self.start_at(driver, handler, Instant::now(), None);
+        worker.engine.clock = Clock::System;
+        worker
     }
 
-    /// As [`WorkerSeed::start`], with the time and the source of randomness given: for simulations.
+    /// As [`WorkerSeed::start`], with the time and the source of randomness given: for simulations. The time stays that
+    /// until the first turn.
     pub fn start_at<H: Handler<Mail = M>, D: Driver>(
         self,
         driver: D,
@@ -108,7 +111,7 @@ impl<M: Send + 'static> WorkerSeed<M> {
             board,
             admission,
             drain: None,
-            clock: Clock::System,
+            clock: Clock::Told(now),
             scratch: Vec::new(),
             fired: Vec::with_capacity(config.budgets.timers as usize),
             completions: 0,
@@ -198,8 +201,12 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         self.handle.clone()
     }
 
-    /// Lets `act` use the handler and the worker between turns: to connect, publish, send.
+    /// Lets `act` use the handler and the worker between turns: to connect, publish, send. The time is that of the call,
+    /// or, where [`Worker::turn`] tells the time, that of the turn before.
     pub fn with<T>(&mut self, act: impl FnOnce(&mut H, &mut Scope<'_>) -> T) -> T {
+        if let Clock::System = self.engine.clock {
+            self.engine.set_time(Instant::now());
+        }
         let answer = act(&mut self.engine.handler, &mut Scope { core: &mut self.engine.core });
         self.engine.after_callbacks();
         answer

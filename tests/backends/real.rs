@@ -1,13 +1,13 @@
 //! What only real sockets have: descriptor limits, socket files, and the epoll descriptor itself.
 #![forbid(unsafe_code)]
 
-use crate::harness::{Backend, LISTEN, Peer, Real, Seen, World};
+use crate::harness::{Backend, LISTEN, Peer, Real, Seen, World, pattern};
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use std::{env, fs, io::ErrorKind, net::TcpListener, os::unix::net::UnixListener, process::Command, time::Duration};
-use wingbeat::driver::{Address, Driver};
+use wingbeat::driver::{Address, Driver, DriverConfig};
 
 const CHILD: &str = "WINGBEAT_TEST_FEW_DESCRIPTORS";
 
@@ -125,5 +125,22 @@ fn ipv6_listens_beside_ipv4() {
     assert!(world.has(&Seen::Accepted(id, listener, Some("::1".parse().unwrap()))));
     peer.send(b"six");
     world.until(|world| world.received(id) == b"six");
+    world.finish(&[id]);
+}
+
+/// A send notices the reset before the poll does.
+#[test]
+fn what_came_before_a_reset_is_not_lost_to_a_failed_send() {
+    let config = DriverConfig { receive_buffer: 16, receive_budget: 16, ..DriverConfig::default() };
+    let mut world = World::with(Real::new(), config);
+    let (address, _) = world.listen();
+    let (id, mut peer) = world.pair(&address);
+    world.settle();
+    let words = pattern(0, 1000); // far beyond the budget of one poll
+    peer.send(&words);
+    peer.reset();
+    assert!(world.send(id, &[b"too late"]));
+    world.until(|world| world.count(|seen| matches!(seen, Seen::Failed(..))) == 1);
+    assert_eq!(world.received(id), words);
     world.finish(&[id]);
 }

@@ -87,7 +87,7 @@ pub struct Record {
     pub upgrades_accepted: u64,
     /// The newest connection of each key.
     pub ids: HashMap<u32, ConnId>,
-    later: HashMap<u64, (ConnId, String)>,
+    pub later: HashMap<u64, (ConnId, String)>,
     next: u64,
     /// What a connection that was accepted late needs.
     deferred: HashMap<(u16, u32, u32), (u32, String)>,

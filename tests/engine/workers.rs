@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::common::world::*;
+use std::time::Duration;
 use wingbeat::buffer::FrameSlabConfig;
 use wingbeat::driver::DriverConfig;
 use wingbeat::engine::{Budgets, Full, SlowConsumer};
@@ -138,6 +139,24 @@ fn timers_come_at_their_time_and_in_order() {
     assert_eq!(raw.read().texts(), ["now", "soon", "sooner?"]);
     world.pass(80);
     assert_eq!(raw.read().texts(), ["now", "soon", "sooner?", "late"]);
+}
+
+#[test]
+fn a_timer_that_is_cancelled_does_not_come() {
+    let mut world = World::one(config());
+    let mut raw = world.open(1);
+    let id = world.record.borrow().ids[&1];
+    let set = |world: &mut World, token, script: &str| {
+        world.record.borrow_mut().later.insert(token, (id, script.to_owned()));
+        world.workers[0].with(|_, scope| scope.set_timer(Duration::from_millis(50), token))
+    };
+    let (kept, cancelled) = (set(&mut world, 1001, "say kept"), set(&mut world, 1002, "say cancelled"));
+    assert_ne!(kept, cancelled);
+    let cancel = |world: &mut World, id| world.workers[0].with(|_, scope| scope.cancel_timer(id));
+    assert_eq!((cancel(&mut world, cancelled), cancel(&mut world, cancelled)), (true, false));
+    world.pass(100);
+    assert_eq!(raw.read().texts(), ["kept"]);
+    assert!(!cancel(&mut world, kept), "it has come");
 }
 
 #[test]

@@ -379,6 +379,7 @@ impl Sockets {
                     sink.complete(Completion::Sent { id, batch, result: Ok(()) });
                 }
             }
+            Err(error) if self.slots.is_due(id.slot) => self.slots[id.slot].error = Some(kind(error)),
             Err(error) => self.fail(id, kind(error), sink),
         }
     }
@@ -409,7 +410,13 @@ impl Sockets {
             sink.complete(Completion::Closed { id });
             self.slots.remove(id.slot);
         } else if let Some(error) = socket.error {
-            self.fail(id, error, sink);
+            // As with events: what the peer said before it broke the connection is not lost to a failed send.
+            if socket.state.any(State::READABLE) && !socket.state.any(State::PAUSED.or(State::EOF)) {
+                self.receive(id, sink);
+            }
+            if !self.slots.is_due(id.slot) {
+                self.fail(id, error, sink); // else the budget was spent: the rest comes first
+            }
         } else if socket.state.any(State::PAUSED.or(State::EOF)) {
             self.probe(id, false, sink);
         } else if socket.state.any(State::READABLE) {
