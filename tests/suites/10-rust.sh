@@ -23,27 +23,23 @@ suite_unit() { cargo test --features cli --lib --bins; }
 suite doctest "the examples in the documentation"
 suite_doctest() { cargo test --features cli --doc; }
 
-suite examples "the examples build, and their tests pass"
-suite_examples() { cargo test --features cli --examples; }
-
 suite no-default-features "proto, buffer and pubsub without the engine: build and tests"
 suite_no_default_features() {
   cargo build --no-default-features
   cargo test --no-default-features --lib --tests
 }
 
-if [ -f tests/sim_soak.rs ]; then
-  suite sim-soak "the engine on the simulator, judged after every turn: 10,000 seeds (--full: 1,000,000)"
-  suite_sim_soak() {
-    local seeds=10000
-    ! full || seeds=1000000
-    WINGBEAT_SOAK_SEEDS=${WINGBEAT_SOAK_SEEDS:-$seeds} cargo test --profile soak --features cli --test sim_soak -- --nocapture
-  }
-fi
+suite sim-soak "the engine on the simulator, judged after every turn: 10,000 seeds (--full: 1,000,000)"
+suite_sim_soak() {
+  local seeds=10000 profile=dev
+  ! full || seeds=1000000 profile=soak
+  WINGBEAT_SOAK_SEEDS=${WINGBEAT_SOAK_SEEDS:-$seeds} \
+    cargo test --profile "$profile" --features cli --test sim_soak -- --nocapture
+}
 
-# Every other tests/*.rs is a suite of its own name.
-for file in $(compgen -G 'tests/*.rs'); do
-  name=$(basename "$file" .rs)
+# Every other test program (tests/NAME.rs or tests/NAME/main.rs) is a suite of its own name.
+for file in $(compgen -G 'tests/*.rs'; compgen -G 'tests/*/main.rs'); do
+  name=${file#tests/} name=${name%.rs} name=${name%/main}
   [ "$name" != sim_soak ] || continue
   suite "${name//_/-}" "$(sed -n '1s/^\/\/! *//p' "$file")"
   eval "suite_$name() { cargo test --features cli --test $name; }"
@@ -51,5 +47,5 @@ done
 
 if [ -d benches ] && compgen -G 'benches/*.rs' >/dev/null; then
   suite benches "every benchmark runs once"
-  suite_benches() { cargo test --profile soak --features cli --benches; }
+  suite_benches() { cargo test --features cli --benches; }
 fi
