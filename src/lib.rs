@@ -61,12 +61,14 @@ pub mod pubsub;
 pub mod server;
 
 #[cfg(feature = "epoll")]
+pub use bytes::Bytes;
+#[cfg(feature = "epoll")]
 pub use driver::Address;
 #[cfg(feature = "epoll")]
 pub use engine::{
     Acceptance, Budgets, ClientResponse, CloseCause, CloseReason, Config, Conn, ConnId, ConnectError, Counters, Drain,
-    Full, Handle, Handler, Limits, Message, Never, Published, Reconnect, Request, Response, Scope, SendStatus,
-    SlowConsumer, Snapshot, SubscribeError, Target, TimerId, Upgrade, Worker,
+    Full, Handle, Handler, Limits, Message, Never, PayloadWriter, Published, Reconnect, Request, Response, Scope,
+    SendStatus, SlowConsumer, Snapshot, SubscribeError, Target, TimerId, Upgrade, Worker,
 };
 pub use proto::{CloseCode, MessageKind};
 #[cfg(feature = "epoll")]

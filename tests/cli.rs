@@ -53,7 +53,12 @@ struct Server {
 impl Server {
     fn start(flags: &[&str]) -> Server {
         let mut command = wingbeat();
-        command.args(["serve", "--bind", "127.0.0.1:0"]).args(flags).stderr(Stdio::null());
+        command.stderr(Stdio::null());
+        Server::of(command, flags)
+    }
+
+    fn of(mut command: Command, flags: &[&str]) -> Server {
+        command.args(["serve", "--bind", "127.0.0.1:0"]).args(flags);
         let mut child = command.spawn().expect("the server starts");
         let stdout = BufReader::new(child.stdout.take().expect("its output is a pipe"));
         let mut server = Server { child, address: String::new(), stdout };
@@ -143,12 +148,14 @@ fn a_bad_flag_is_one_line_and_exit_2() {
         ("serve --nonsense", "--nonsense"),
         ("serve --bind nowhere", "nowhere"),
         ("serve --bind unix:", "unix:"),
+        ("serve --bind 127.0.0.1:4000 --bind 127.0.0.1:4000", "twice"),
         ("serve --max-message 5GiB", "--max-message"),
         ("serve --workers 0", "--workers"),
         ("load echo", "<URL>"),
         ("load echo wss://localhost/", "TLS"),
         ("load echo ws://127.0.0.1/ --subscribers 2", "--subscribers"),
         ("load fanout ws://127.0.0.1/ --payload 15", "--payload"),
+        ("load echo ws://127.0.0.1/ --payload 1MiB -p 1000", "--pipeline"),
         ("load idle ws://127.0.0.1/ -c 100000000 -t 1", "--threads"),
         ("demo -d 5", "5"),
     ] {
@@ -222,6 +229,28 @@ fn serve_ends_with_0_and_a_second_signal_ends_it_at_once() {
     assert!(server.child.try_wait().expect("the server can be waited for").is_none());
     signal(&server.child, Signal::TERM);
     assert_eq!(server.child.wait().expect("it ends").code(), Some(143));
+}
+
+#[test]
+fn serve_raises_the_limit_of_descriptors() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -S -n 64 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_wingbeat")]);
+    command.stdout(Stdio::piped());
+    let server = Server::of(command, &[]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.child.id())).expect("it runs");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a line for descriptors");
+    let values: Vec<&str> = line.split_whitespace().collect();
+    assert_ne!(values[0], "64");
+    assert_eq!(values[0], values[1], "soft and hard");
+}
+
+#[test]
+fn a_spin_that_is_not_used_is_told() {
+    let mut server = Server::of(wingbeat(), &["--spin-us", "5"]);
+    let mut stderr = BufReader::new(server.child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    stderr.read_line(&mut line).expect("a line of its log");
+    assert!(line.contains("--spin-us is not used"), "{line}");
 }
 
 #[test]

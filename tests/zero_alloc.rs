@@ -123,7 +123,9 @@ impl Handler for Service {
         self.received += 1;
         match message.payload.first() {
             Some(b'e') => _ = conn.send(message),
+            Some(b'w') => _ = conn.send_with(message.kind, |out| out.extend_from_slice(message.payload)),
             Some(b'p') => _ = conn.publish("room", message),
+            Some(b'q') => _ = conn.publish_with("room", message.kind, |out| out.extend_from_slice(message.payload)),
             Some(b's') => {
                 conn.subscribe("room").expect("within the limits");
                 conn.send(message);
@@ -314,8 +316,10 @@ fn receive_of_a_fragmented_message_with_a_ping_within() {
 fn echo() {
     let mut fixture = Fixture::new(1);
     let mut peer = [fixture.peer(0)];
-    for len in [1, 20, 1000, 16 << 10, 100_000] {
-        let payload = payload(b'e', len);
+    for (first, len) in
+        [(b'e', 1), (b'e', 20), (b'w', 20), (b'e', 1000), (b'w', 1000), (b'e', 16 << 10), (b'e', 100_000)]
+    {
+        let payload = payload(first, len);
         let (request, answer) = (masked(&payload), plain(&payload));
         cost(&mut fixture, 0, |fixture| {
             let mut rest = &request[..];
@@ -335,8 +339,8 @@ fn echo() {
 fn echo_of_16_pipelined() {
     let mut fixture = Fixture::new(1);
     let mut peer = [fixture.peer(0)];
-    for len in [20, 1000] {
-        let payload = payload(b'e', len);
+    for (first, len) in [(b'e', 20), (b'w', 20), (b'e', 1000)] {
+        let payload = payload(first, len);
         let (requests, answers) = (masked(&payload).repeat(16), plain(&payload).repeat(16));
         cost(&mut fixture, 0, |fixture| {
             peer[0].write_all(&requests).unwrap();
@@ -361,11 +365,11 @@ fn ping_and_pong() {
 // ---- topics -----------------------------------------------------------------------------------------------------
 
 /// What a publish of `burst` messages costs that reaches `subscribers`, of which the publisher is none.
-fn publish(burst: usize, subscribers: usize) -> Cost {
+fn publish(first: u8, burst: usize, subscribers: usize) -> Cost {
     let mut fixture = Fixture::new(1);
     let mut subscribers = fixture.subscribers(0, subscribers);
     let mut publisher = fixture.peer(0);
-    let payload = payload(b'p', 20);
+    let payload = payload(first, 20);
     let (request, delivery) = (masked(&payload).repeat(burst), plain(&payload).repeat(burst));
     cost(&mut fixture, 0, |fixture| {
         publisher.write_all(&request).unwrap();
@@ -375,22 +379,23 @@ fn publish(burst: usize, subscribers: usize) -> Cost {
 
 #[test]
 fn publish_to_1() {
-    publish(1, 1);
+    publish(b'p', 1, 1);
+    publish(b'q', 1, 1);
 }
 
 #[test]
 fn publish_to_1_000() {
-    publish(1, 1000);
+    publish(b'p', 1, 1000);
 }
 
 #[test]
 fn publish_of_a_joined_burst_to_1() {
-    publish(16, 1);
+    publish(b'p', 16, 1);
 }
 
 #[test]
 fn publish_of_a_joined_burst_to_1_000() {
-    publish(16, 1000);
+    publish(b'p', 16, 1000);
 }
 
 #[test]

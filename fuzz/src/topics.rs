@@ -6,7 +6,7 @@ use wingbeat::pubsub::{Limits, NIL, Run, SubscribeError, Subscribed, Subscribers
 
 const CONNECTIONS: u8 = 6;
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
-const LIMITS: Limits = Limits { max_subscriptions: 3, max_topics: 4 };
+const LIMITS: Limits = Limits { max_subscriptions: 3, max_topics: 4, pass_bytes: 16 << 10 };
 
 /// A publication, or several joined; deliberately not `Clone`: what is retired is what was published.
 #[derive(Debug)]

@@ -44,15 +44,19 @@ pub struct Limits {
     /// of what was queued before. Beyond: the socket is closed. Default 5 s.
     pub close_timeout: Duration,
     /// Time in which a peer must take something of what waits for it: a byte is enough, as far as the kernel tells
-    /// (epoll does when a third of the socket's send buffer is free). Beyond, and within twice of it: dropped.
+    /// (epoll does when a third of the socket's send buffer is free). Beyond, and within twice of it: close 1013.
     /// Default 30 s.
     pub stall_timeout: Duration,
     /// Bytes waiting for one connection above which its receiving pauses and [`SlowConsumer`] is judged. Default 64 KiB.
     pub outbox_high: u32,
     /// Bytes waiting below which receiving resumes and `writable` is called. Default 16 KiB.
     pub outbox_low: u32,
-    /// Bytes of all frames of a worker. Beyond: the connection that holds most is dropped. Default 256 MiB.
+    /// Bytes of all frames of a worker. Beyond: publications are refused ([`Published::refused`](super::Published)), and
+    /// the connections that hold most are closed with 1013. Default 256 MiB.
     pub frame_bytes: usize,
+    /// Bytes of publications that a worker has yet to hand to all their subscribers, above which it does not read from
+    /// connections that publish, nor take mail, until half is handed out. Default 1 MiB.
+    pub owed_bytes: usize,
     /// Connections of the server, all workers together. Beyond: 503. Default 1,000,000.
     pub connections: usize,
     /// Connections from one IP address, all workers together. Beyond: 503. Default 0: off.
@@ -82,6 +86,7 @@ impl Default for Limits {
             outbox_high: 64 << 10,
             outbox_low: 16 << 10,
             frame_bytes: 256 << 20,
+            owed_bytes: 1 << 20,
             connections: 1_000_000,
             connections_per_ip: 0,
             mail_messages: 4096,

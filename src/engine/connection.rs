@@ -56,12 +56,16 @@ pub(crate) mod flag {
     pub(crate) const CLIENT: u16 = 1 << 10;
     /// Listed for resuming.
     pub(crate) const RESUMING: u16 = 1 << 11;
-    /// Counts in the limit of connections per address.
-    pub(crate) const COUNTED: u16 = 1 << 12;
+    /// What is in flight is publications, for the most part: it counts for the slow-consumer policy.
+    pub(crate) const PUBLICATIONS_IN_FLIGHT: u16 = 1 << 12;
     /// Counts in the limit of connections.
     pub(crate) const ADMITTED: u16 = 1 << 13;
     /// Counts as an open connection.
     pub(crate) const COUNTED_OPEN: u16 = 1 << 14;
+    /// Receiving is paused because it publishes faster than subscribers are served.
+    pub(crate) const THROTTLED: u16 = 1 << 15;
+    /// Receiving is paused, for whatever reason.
+    pub(crate) const HELD: u16 = PAUSED | CHOKED | THROTTLED;
 }
 
 /// The hot record.

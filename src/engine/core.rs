@@ -7,12 +7,16 @@ use super::deliver::Publication;
 use super::error::{CloseCause, Published, SendStatus, SubscribeError};
 use super::handler::{ConnId, Message};
 use super::mail::Exchange;
+use super::payload::PayloadWriter;
 use super::table::Table;
 use super::target::Target;
 use super::timer::{TimerId, Timers};
 use crate::proto::{CloseCode, MessageKind, Opcode, encoder};
 use crate::pubsub::{NIL, Subscribed, Topics};
 use std::{fmt, sync::Arc, time::Duration};
+
+/// Bytes of the memory for payloads in the making that are kept between publications.
+const SCRATCH_BYTES: usize = 64 << 10;
 
 /// What a timer is for.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub(crate) struct Core {
     pub(crate) timers: Timers<Alarm>,
     pub(crate) dials: Vec<Dial>,
     pub(crate) exchange: Option<Arc<dyn Exchange>>,
+    /// Where a payload is written before it is published.
+    scratch: Vec<u8>,
 }
 
 impl fmt::Debug for Core {
@@ -62,7 +68,7 @@ impl Core {
         table: Table,
         exchange: Option<Arc<dyn Exchange>>,
     ) -> Self {
-        Core { worker, topics, table, timers: Timers::new(), dials: Vec::new(), exchange }
+        Core { worker, topics, table, timers: Timers::new(), dials: Vec::new(), exchange, scratch: Vec::new() }
     }
 
     pub(crate) fn conn_id(&self, slot: u32) -> ConnId {
@@ -92,11 +98,17 @@ impl Core {
         self.table.message(slot, opcode(message.kind), message.payload)
     }
 
-    pub(crate) fn send_with(&mut self, slot: u32, kind: MessageKind, write: impl FnOnce(&mut Vec<u8>)) -> SendStatus {
+    #[inline]
+    pub(crate) fn send_with(
+        &mut self,
+        slot: u32,
+        kind: MessageKind,
+        write: impl FnOnce(&mut PayloadWriter<'_>),
+    ) -> SendStatus {
         if !self.ready(slot) {
             return SendStatus::Closing;
         }
-        self.table.message_with(slot, opcode(kind), write)
+        self.table.message_with(slot, opcode(kind), |out| write(&mut PayloadWriter::new(out)))
     }
 
     pub(crate) fn ping(&mut self, slot: u32, payload: &[u8]) -> SendStatus {
@@ -120,9 +132,16 @@ impl Core {
         if hot.phase != Phase::Open || hot.has(flag::DOOMED) {
             return Ok(()); // it is closing: nothing would be delivered
         }
-        if let Subscribed::New { first_here: true } = self.topics.subscribe(slot, topic, &mut self.table)? {
-            let hash = self.table.interest.shared().hash(topic);
-            self.table.interest.add(hash);
+        match self.topics.subscribe(slot, topic, &mut self.table) {
+            Ok(Subscribed::New { first_here: true }) => {
+                let hash = self.table.interest.shared().hash(topic);
+                self.table.interest.add(hash);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.table.counters.subscribe_refused += 1;
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -143,31 +162,61 @@ impl Core {
 
     /// To the subscribers here, and to the workers that may have some.
     pub(crate) fn publish(&mut self, topic: &str, except: Option<u32>, key: u64, message: Message<'_>) -> Published {
-        let local = self.publish_here(topic, except, key, message);
-        let Some(exchange) = &self.exchange else { return Published { local, ..Published::default() } };
+        let here = self.publish_here(topic, except, key, message);
+        let Some(exchange) = &self.exchange else { return here };
         let elsewhere = exchange.spread(Some(self.worker.into()), topic, key, message);
         self.table.counters.publish_refused += u64::from(elsewhere.refused);
-        Published { local, ..elsewhere }
+        Published { local: here.local, workers: elsewhere.workers, refused: here.refused + elsewhere.refused }
+    }
+
+    /// As [`Core::publish`], with a payload that `write` makes.
+    pub(crate) fn publish_with(
+        &mut self,
+        topic: &str,
+        kind: MessageKind,
+        write: impl FnOnce(&mut PayloadWriter<'_>),
+    ) -> Published {
+        let mut payload = std::mem::take(&mut self.scratch); // a panic of `write` frees it
+        payload.clear();
+        write(&mut PayloadWriter::new(&mut payload));
+        let published = self.publish(topic, None, 0, Message { kind, payload: &payload });
+        payload.truncate(SCRATCH_BYTES);
+        payload.shrink_to(SCRATCH_BYTES);
+        self.scratch = payload;
+        published
     }
 
     /// To the subscribers on this worker. User code has run: from here on nothing can fail half-way.
-    pub(crate) fn publish_here(&mut self, topic: &str, except: Option<u32>, key: u64, message: Message<'_>) -> u32 {
+    pub(crate) fn publish_here(
+        &mut self,
+        topic: &str,
+        except: Option<u32>,
+        key: u64,
+        message: Message<'_>,
+    ) -> Published {
         self.table.counters.published += 1;
         if self.topics.is_empty() {
-            return 0;
+            return Published::default();
         }
         let need = encoder::header_len(message.payload.len(), false) + message.payload.len();
+        if self.table.slab.live_bytes() + need > self.table.config.limits.frame_bytes {
+            self.table.counters.publish_refused += 1;
+            return Published { refused: 1, ..Published::default() };
+        }
         let opcode = opcode(message.kind);
         let frame = self.table.slab.build(need, 1, |out| encoder::frame(out, opcode, true, message.payload, None));
         if self.table.config.slow_consumer == SlowConsumer::Conflate {
             let key = self.table.interest.shared().key(topic, key);
             self.table.slab.set_key(&frame, key);
         }
-        match self.topics.publish(topic, except.unwrap_or(NIL), Publication { frame }) {
-            Ok(subscribers) => subscribers,
+        match self.topics.publish(topic, except.unwrap_or(NIL), Publication { frame, owed: need }) {
+            Ok(local) => {
+                self.table.owed_bytes += need;
+                Published { local, ..Published::default() }
+            }
             Err(publication) => {
                 self.table.slab.release(publication.frame);
-                0
+                Published::default()
             }
         }
     }

@@ -37,6 +37,8 @@ counters! {
     refused,
     /// Requests and handshakes answered with an error status.
     bad_requests,
+    /// Opening handshakes, both roles, that were not complete in time (408, or a failed connect).
+    handshake_timeouts,
     /// Plain HTTP requests answered.
     requests,
     /// Connections opened, both roles.
@@ -59,14 +61,22 @@ counters! {
     messages_undelivered,
     /// Publications by handlers and mail on this worker.
     published,
-    /// Publications that another worker's full mailbox refused.
+    /// Publications that the frame memory of this worker or another worker's full mailbox refused.
     publish_refused,
+    /// Subscriptions refused at a limit.
+    subscribe_refused,
+    /// Times that receiving from a connection paused because its own replies waited.
+    choked,
+    /// Times that receiving from a connection paused because it published faster than subscribers were served.
+    throttled,
     /// Panics of the handler.
     panics,
     /// Mail for connections that were gone.
     mail_stale,
     /// Mail taken.
     mail,
+    /// Mail that this worker's lane refused because it was full or the worker gone; publications of others included.
+    mail_refused,
     /// Connections dropped because the frames of the worker reached their limit.
     evicted,
     /// Turns of the loop.
@@ -79,6 +89,8 @@ counters! {
     topics,
     /// Times that accepting stopped for want of descriptors.
     accept_exhausted,
+    /// Sockets that could not be set up after accept, and were closed.
+    accept_failed,
     /// Completions for sockets that were gone.
     driver_stale,
 }
@@ -93,6 +105,7 @@ pub(crate) struct Board {
 impl Board {
     pub(crate) fn publish(&self, counters: &mut Counters, driver: DriverCounters) {
         counters.accept_exhausted = driver.accept_exhausted;
+        counters.accept_failed = driver.accept_failed;
         counters.driver_stale = driver.stale;
         self.shared.store(counters);
     }

@@ -99,7 +99,7 @@ impl<H: Handler> Engine<H> {
         if limits.idle_timeout.is_zero() {
             return self.arm_in(slot, limits.stall_timeout);
         }
-        if hot.has(flag::PAUSED | flag::CHOKED) {
+        if hot.has(flag::HELD) {
             hot.tick = table.tick; // we do not listen: its silence says nothing
             return self.watch(slot, self.core.table.tick.wrapping_add(self.ticks(limits.idle_timeout)));
         }

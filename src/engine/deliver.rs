@@ -5,7 +5,7 @@ use super::config::SlowConsumer;
 use super::connection::{Phase, flag};
 use super::error::CloseCause;
 use super::outbox::Origin;
-use super::table::{JOIN_BYTES, Table};
+use super::table::Table;
 use crate::buffer::FrameRef;
 use crate::driver::SocketId;
 use crate::proto::{CloseCode, Opcode, encoder};
@@ -15,6 +15,8 @@ use crate::pubsub::{Run, Subscribers};
 #[derive(Debug)]
 pub(crate) struct Publication {
     pub(crate) frame: FrameRef,
+    /// Its part of [`Table::owed_bytes`].
+    pub(crate) owed: usize,
 }
 
 impl Subscribers<Publication> for Table {
@@ -31,18 +33,21 @@ impl Subscribers<Publication> for Table {
         }
     }
 
+    fn size(&self, publication: &Publication) -> usize {
+        self.slab.len(&publication.frame)
+    }
+
     fn retire(&mut self, publication: Publication) {
+        self.owed_bytes -= publication.owed;
         self.slab.release(publication.frame);
     }
 
     /// A burst becomes one frame: each subscriber costs one reference and one contiguous send.
     fn join(&mut self, run: &Run<'_, Publication>) -> Option<Publication> {
-        let frames = run.iter().map(|publication| &publication.frame);
-        let bytes: usize = frames.clone().map(|frame| self.slab.len(frame)).sum();
-        // Joined publications could not be told apart by the policy.
+        // Joined publications could not be told apart by this policy.
         let may = self.config.slow_consumer != SlowConsumer::Conflate;
-        let worth_it = may && run.len() >= 2 && bytes <= JOIN_BYTES;
-        worth_it.then(|| Publication { frame: self.slab.concat(frames) })
+        let frames = run.iter().map(|publication| &publication.frame);
+        may.then(|| Publication { frame: self.slab.concat(frames), owed: 0 })
     }
 
     fn topic_gone(&mut self, name: &str) {
@@ -70,8 +75,11 @@ impl Table {
     #[cold]
     fn deliver_slowly(&mut self, slot: u32, frame: &FrameRef, messages: u64, len: usize) {
         let high = self.config.limits.outbox_high;
+        let hot = &self.hot[slot];
+        let blocked = hot.has(flag::BLOCKED);
+        let waiting = if blocked { self.publications_waiting(slot) } else { 0 };
+        let over = waiting > 0 && waiting as usize + len > high as usize;
         let hot = &mut self.hot[slot];
-        let over = hot.has(flag::BLOCKED) && hot.queued() > 0 && hot.queued() as usize + len > high as usize;
         if over && self.config.slow_consumer == SlowConsumer::DropNewest {
             self.counters.messages_dropped += messages;
             return;
@@ -97,18 +105,32 @@ impl Table {
             });
         });
         drop(unmasked);
-        let len = self.slab.len(&masked);
+        let (len, key) = (self.slab.len(&masked), self.slab.key(frame));
+        self.slab.set_key(&masked, key);
         self.hot[slot].outbox.push(&mut self.nodes, masked, len, Origin::Topic);
     }
 
-    /// Applies the policy to a connection that the kernel took no more from.
+    /// Bytes of publications that wait for a connection, or are in flight to it.
+    fn publications_waiting(&self, slot: u32) -> u32 {
+        let hot = &self.hot[slot];
+        let in_flight = if hot.has(flag::PUBLICATIONS_IN_FLIGHT) { hot.in_flight } else { 0 };
+        in_flight + hot.outbox.publication_bytes(&self.nodes, &self.slab)
+    }
+
+    /// Applies the policy to a connection that the kernel took no more from. Its own replies are none of the policy's
+    /// business: what counts is the publications that wait.
     pub(crate) fn judge(&mut self, slot: u32) {
         let high = self.config.limits.outbox_high;
-        let hot = &mut self.hot[slot];
+        let hot = &self.hot[slot];
         if hot.queued() <= high || !hot.has(flag::BLOCKED) || hot.phase != Phase::Open {
             return;
         }
-        let room = high.saturating_sub(hot.in_flight);
+        let excess = self.publications_waiting(slot).saturating_sub(high);
+        let hot = &mut self.hot[slot];
+        if excess == 0 || hot.outbox.is_empty() {
+            return;
+        }
+        let room = hot.outbox.bytes().saturating_sub(excess);
         let (outbox, nodes, slab) = (&mut hot.outbox, &mut self.nodes, &mut self.slab);
         self.counters.messages_dropped += match self.config.slow_consumer {
             SlowConsumer::Disconnect => 0,
@@ -117,7 +139,7 @@ impl Table {
             SlowConsumer::Conflate => outbox.conflate(nodes, slab),
         };
         let gives_up = matches!(self.config.slow_consumer, SlowConsumer::Disconnect | SlowConsumer::Conflate);
-        if gives_up && outbox.bytes() > room && outbox.holds_publications(nodes) {
+        if gives_up && outbox.bytes() > room && outbox.publication_bytes(nodes, slab) > 0 {
             self.doom(slot, CloseCode::TRY_AGAIN_LATER, "too slow", CloseCause::SlowConsumer);
         }
     }

@@ -35,7 +35,7 @@ pub struct Published {
     pub local: u32,
     /// Other workers that were told.
     pub workers: u32,
-    /// Workers whose mailbox was full: their subscribers will not get it.
+    /// Workers whose mailbox was full, or this one at its limit of frame memory: their subscribers will not get it.
     pub refused: u32,
 }
 

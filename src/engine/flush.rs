@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::connection::{Phase, flag};
+use super::outbox::Origin;
 use super::table::Table;
 use crate::buffer::SendBatch;
 use crate::driver::{Driver, SocketId, Submit};
@@ -32,8 +33,10 @@ impl Table {
                 break;
             }
             let mut batch = self.batch.take().or_else(|| self.batches.pop()).unwrap_or_default();
+            let mut publications = 0;
             while !batch.is_full(self.config.limits.outbox_high as usize) {
-                let Some(frame) = hot.outbox.pop(&mut self.nodes, &self.slab) else { break };
+                let Some((frame, origin)) = hot.outbox.pop(&mut self.nodes, &self.slab) else { break };
+                publications += if origin == Origin::Topic { self.slab.len(&frame) } else { 0 };
                 batch.push(frame, &self.slab);
             }
             let bytes = batch.left() as u32;
@@ -42,6 +45,9 @@ impl Table {
                 Submit::Pending => {
                     hot.in_flight = bytes;
                     hot.flags |= flag::IN_FLIGHT | flag::BLOCKED;
+                    if publications >= bytes as usize / 2 {
+                        hot.flags |= flag::PUBLICATIONS_IN_FLIGHT;
+                    }
                     break;
                 }
             }
@@ -131,7 +137,7 @@ impl Table {
         self.taken(id);
         let Some(hot) = self.live(id) else { return };
         hot.in_flight = 0;
-        hot.flags &= !(flag::IN_FLIGHT | flag::BLOCKED);
+        hot.flags &= !(flag::IN_FLIGHT | flag::BLOCKED | flag::PUBLICATIONS_IN_FLIGHT);
         self.mark_dirty(id.slot);
     }
 

@@ -4,11 +4,13 @@
 use super::core::{Alarm, Core};
 use super::error::{CloseReason, ConnectError, Published, SendStatus, SubscribeError};
 use super::opening::ClientResponse;
+use super::payload::PayloadWriter;
 use super::target::Target;
 use super::timer::TimerId;
 use crate::driver::SocketId;
 use crate::proto::handshake::server;
 use crate::proto::{CloseCode, MessageKind};
+use bytes::Bytes;
 use std::{borrow::Cow, convert::Infallible, fmt, net::IpAddr, str, sync::Arc, time::Duration};
 
 /// For handlers that take no mail: a type without values.
@@ -171,7 +173,9 @@ impl Acceptance {
         self
     }
 
-    /// A header field for the 101. A value with CR, LF or NUL refuses the connection with 500.
+    /// A header field for the 101. The connection is refused with 500 if the name is no token or is one that the
+    /// handshake itself writes (`Upgrade`, `Sec-WebSocket-Accept`), or if the value holds a control byte other than a
+    /// tab.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -244,11 +248,12 @@ impl<'a> Request<'a> {
 pub struct Response {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
-    pub(crate) body: Cow<'static, [u8]>,
+    pub(crate) body: Bytes,
 }
 
 impl Response {
-    /// A response with the reason phrase of its status as text. `status` is 200 to 599.
+    /// A response with the reason phrase of its status as text. `status` is 200 to 999, else
+    /// 500 is sent.
     pub fn new(status: u16) -> Self {
         Response::text(status, server::reason_phrase(status))
     }
@@ -256,18 +261,15 @@ impl Response {
     /// A plain-text response.
     pub fn text(status: u16, body: impl Into<Cow<'static, str>>) -> Self {
         let body = match body.into() {
-            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+            Cow::Owned(text) => Bytes::from(text),
         };
-        Response { status, headers: vec![("Content-Type".into(), "text/plain; charset=utf-8".into())], body }
+        Response::with_type(status, "text/plain; charset=utf-8", body)
     }
 
-    /// A response of any type.
-    pub fn with_type(
-        status: u16,
-        content_type: impl Into<Cow<'static, str>>,
-        body: impl Into<Cow<'static, [u8]>>,
-    ) -> Self {
+    /// A response of any type. The body is static bytes or text, a `Vec`, a `String`, or [`Bytes`] that others share:
+    /// it is not copied before it is sent.
+    pub fn with_type(status: u16, content_type: impl Into<Cow<'static, str>>, body: impl Into<Bytes>) -> Self {
         Response { status, headers: vec![("Content-Type".into(), content_type.into())], body: body.into() }
     }
 
@@ -284,7 +286,9 @@ impl Response {
             .header("Sec-WebSocket-Version", "13")
     }
 
-    /// Adds a header field. A response whose fields hold CR, LF or NUL is sent as 500 without them.
+    /// Adds a header field; a `Connection` of yours is left out. The response becomes a bare 500, and the log says why,
+    /// if a name is no token (RFC 9110 §5.6.2) or is `Content-Length` or `Transfer-Encoding`, if a value holds a control
+    /// byte other than a tab, or if the status is outside 200 to 999.
     pub fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -324,6 +328,17 @@ impl Scope<'_> {
     /// place of an older publication of this topic and key that a slow subscriber has not got yet. `publish` is about key 0.
     pub fn publish_keyed(&mut self, topic: &str, key: u64, message: Message<'_>) -> Published {
         self.core.publish(topic, None, key, message)
+    }
+
+    /// As [`Scope::publish`], with the payload that `write` writes into memory of the worker that is kept for this.
+    /// That a text is UTF-8 is your promise.
+    pub fn publish_with(
+        &mut self,
+        topic: &str,
+        kind: MessageKind,
+        write: impl FnOnce(&mut PayloadWriter<'_>),
+    ) -> Published {
+        self.core.publish_with(topic, kind, write)
     }
 
     /// Subscribers of a topic on this worker.
@@ -379,9 +394,10 @@ impl Conn<'_> {
         self.core.send(self.slot, message)
     }
 
-    /// Sends a message that `write` appends to the buffer it gets, in place. (The buffer holds earlier bytes, which
-    /// `write` must leave alone.)
-    pub fn send_with(&mut self, kind: MessageKind, write: impl FnOnce(&mut Vec<u8>)) -> SendStatus {
+    /// Sends a message whose payload `write` writes in place, behind what is queued: no copy, and no buffer of your own.
+    /// That a text is UTF-8 is your promise. If `write` panics nothing is sent of it.
+    #[inline]
+    pub fn send_with(&mut self, kind: MessageKind, write: impl FnOnce(&mut PayloadWriter<'_>)) -> SendStatus {
         self.core.send_with(self.slot, kind, write)
     }
 
@@ -411,8 +427,18 @@ impl Conn<'_> {
         self.core.publish(topic, Some(self.slot), 0, message)
     }
 
-    /// Starts the closing handshake after this callback. A code that is not legal on the wire is sent as 1000 is
-    /// meant: use [`CloseCode::new`] to check one. A reason beyond 123 bytes is cut at a character.
+    /// As [`Scope::publish_with`].
+    pub fn publish_with(
+        &mut self,
+        topic: &str,
+        kind: MessageKind,
+        write: impl FnOnce(&mut PayloadWriter<'_>),
+    ) -> Published {
+        self.core.publish_with(topic, kind, write)
+    }
+
+    /// Starts the closing handshake after this callback. A code that may not be sent becomes 1000
+    /// ([`CloseCode::is_sendable`]). A reason beyond 123 bytes is cut at a character.
     pub fn close(&mut self, code: CloseCode, reason: &str) {
         self.core.close(self.slot, code, reason);
     }

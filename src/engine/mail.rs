@@ -9,6 +9,7 @@ use super::hub::Interest;
 use super::lane::Sender;
 use crate::driver::SocketId;
 use crate::proto::{CloseCode, MessageKind};
+use bytes::Bytes;
 use std::{
     fmt, iter,
     sync::{Arc, OnceLock},
@@ -50,7 +51,7 @@ impl Parcel {
 #[derive(Debug)]
 pub(crate) enum Mail<M> {
     Publish(Parcel),
-    Send { id: SocketId, kind: MessageKind, payload: Arc<[u8]> },
+    Send { id: SocketId, kind: MessageKind, payload: Bytes },
     Disconnect { id: SocketId, code: CloseCode, reason: Box<str> },
     User { id: SocketId, mail: M },
     Upgrade { id: SocketId, mail: M },
@@ -129,10 +130,17 @@ impl<M: Send + 'static> Handle<M> {
         self.ports.spread(None, topic, key, message)
     }
 
-    /// Sends a message to one connection. It is dropped, and counted, if the connection is gone by then.
+    /// Sends a message to one connection. It is dropped, and counted, if the connection is gone by then. Cost: one
+    /// allocation and one copy of the payload here; see [`Handle::send_bytes`].
     pub fn send(&self, id: ConnId, message: Message<'_>) -> Result<(), Full> {
-        let mail = Mail::Send { id: id.socket, kind: message.kind, payload: Arc::from(message.payload) };
-        self.ports.post(id.worker.into(), mail, message.payload.len())
+        self.send_bytes(id, message.kind, Bytes::copy_from_slice(message.payload))
+    }
+
+    /// As [`Handle::send`], with a payload that is shared, not copied: for one that goes to many connections, or that
+    /// came as [`Bytes`]. That a text is UTF-8 is your promise.
+    pub fn send_bytes(&self, id: ConnId, kind: MessageKind, payload: Bytes) -> Result<(), Full> {
+        let len = payload.len();
+        self.ports.post(id.worker.into(), Mail::Send { id: id.socket, kind, payload }, len)
     }
 
     /// Calls [`Handler::mail`](super::Handler::mail) of one connection. Dropped, and counted, if it is gone by then.
@@ -164,7 +172,11 @@ impl<M: Send + 'static> Handle<M> {
     /// Counters of all workers, as of the last turn of each.
     pub fn metrics(&self) -> Snapshot {
         let mut sum = Snapshot::default();
-        self.ports.ports.iter().for_each(|port| sum.add(&port.board.snapshot()));
+        for port in &self.ports.ports {
+            let mut worker = port.board.snapshot();
+            worker.counters.mail_refused = port.lane.refused(); // counted by those who send
+            sum.add(&worker);
+        }
         sum
     }
 }

@@ -24,15 +24,19 @@ mod drain;
 mod error;
 mod flush;
 mod handler;
+#[doc(hidden)] // public for the benchmarks alone, as are `lane` and `timer`: no part of the API
 pub mod hub;
+#[doc(hidden)]
 pub mod lane;
 mod mail;
 mod opening;
 mod outbox;
+mod payload;
 mod random;
 mod session;
 mod table;
 mod target;
+#[doc(hidden)]
 pub mod timer;
 mod worker;
 
@@ -43,6 +47,7 @@ pub use error::{CloseCause, CloseReason, ConnectError, Full, Published, SendStat
 pub use handler::{Acceptance, Conn, ConnId, Handler, Message, Never, Request, Response, Scope, Upgrade};
 pub use mail::Handle;
 pub use opening::ClientResponse;
+pub use payload::PayloadWriter;
 pub use target::{Reconnect, Target};
 pub use timer::TimerId;
 pub use worker::{Worker, WorkerSeed, group};

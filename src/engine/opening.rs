@@ -22,7 +22,6 @@ impl<H: Handler> Engine<H> {
                 let hot = &mut table.hot[id.slot];
                 hot.flags |= flag::ADMITTED;
                 if let Some(address) = address {
-                    hot.flags |= flag::COUNTED;
                     hot.address = address;
                 }
                 table.cold(id.slot).peer = peer;
@@ -305,6 +304,7 @@ impl<H: Handler> Engine<H> {
 
     /// An opening handshake that took too long.
     pub(crate) fn opening_timed_out(&mut self, slot: u32) {
+        self.core.table.counters.handshake_timeouts += 1;
         if self.core.table.hot[slot].has(flag::CLIENT) {
             self.connect_failed(slot, ConnectError::Timeout);
             self.core.table.force(slot);

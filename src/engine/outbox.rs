@@ -1,4 +1,4 @@
-//! A connection's queued frames: 12 bytes in the connection, nodes of 12 bytes in a pool of the worker.
+//! A connection's queued frames: 12 bytes in the connection, nodes of 16 bytes in a pool of the worker.
 #![forbid(unsafe_code)]
 
 use crate::buffer::{FrameRef, FrameSlab};
@@ -21,6 +21,8 @@ struct Node {
     next: u32,
     origin: Origin,
 }
+
+const _: () = assert!(size_of::<Node>() == 16 && size_of::<Outbox>() == 12, "the sizes stated above");
 
 /// The nodes of all outboxes of a worker, recycled.
 #[derive(Debug)]
@@ -93,18 +95,18 @@ impl Outbox {
     }
 
     #[inline]
-    pub(crate) fn pop(&mut self, nodes: &mut NodePool, slab: &FrameSlab) -> Option<FrameRef> {
+    pub(crate) fn pop(&mut self, nodes: &mut NodePool, slab: &FrameSlab) -> Option<(FrameRef, Origin)> {
         if self.head == NIL {
             return None;
         }
-        let (frame, next, _) = nodes.remove(self.head);
+        let (frame, next, origin) = nodes.remove(self.head);
         self.head = next;
         if next == NIL {
             self.tail = NIL;
         }
         let frame = frame?;
         self.bytes -= slab.len(&frame) as u32;
-        Some(frame)
+        Some((frame, origin))
     }
 
     /// Appends to the newest frame if it is this connection's alone and has room; see [`FrameSlab::append`].
@@ -162,7 +164,7 @@ impl Outbox {
     /// Cost: the length of the outbox.
     pub(crate) fn drop_newest(&mut self, nodes: &mut NodePool, slab: &mut FrameSlab, room: u32) -> u64 {
         let excess = self.bytes.saturating_sub(room);
-        let mut keep = self.topic_bytes(nodes, slab).saturating_sub(excess);
+        let mut keep = self.publication_bytes(nodes, slab).saturating_sub(excess);
         let (mut before, mut at, mut dropped) = (NIL, self.head, 0);
         while at != NIL {
             let Node { ref frame, next, origin } = nodes.nodes[at as usize];
@@ -234,20 +236,8 @@ impl Outbox {
         messages
     }
 
-    /// Whether a publication waits. Cost: the length of the outbox.
-    pub(crate) fn holds_publications(&self, nodes: &NodePool) -> bool {
-        let mut at = self.head;
-        while at != NIL {
-            let node = &nodes.nodes[at as usize];
-            if node.origin == Origin::Topic {
-                return true;
-            }
-            at = node.next;
-        }
-        false
-    }
-
-    fn topic_bytes(&self, nodes: &NodePool, slab: &FrameSlab) -> u32 {
+    /// Bytes of the publications that wait. Cost: the length of the outbox.
+    pub(crate) fn publication_bytes(&self, nodes: &NodePool, slab: &FrameSlab) -> u32 {
         let (mut at, mut bytes) = (self.head, 0);
         while at != NIL {
             let node = &nodes.nodes[at as usize];
@@ -287,7 +277,7 @@ mod tests {
 
         fn rest(&mut self) -> Vec<String> {
             let mut seen = Vec::new();
-            while let Some(frame) = self.outbox.pop(&mut self.nodes, &self.slab) {
+            while let Some((frame, _)) = self.outbox.pop(&mut self.nodes, &self.slab) {
                 seen.push(String::from_utf8(self.slab.bytes(&frame).to_vec()).unwrap());
                 self.slab.release(frame);
             }

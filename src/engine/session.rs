@@ -108,7 +108,7 @@ impl<H: Handler> Engine<H> {
     }
 
     fn read(&mut self, slot: u32, mut data: &mut [u8]) {
-        const LOOK: u16 = flag::PAUSED | flag::CHOKED | flag::DOOMED;
+        const LOOK: u16 = flag::HELD | flag::DOOMED;
         let limits = self.core.table.config.limits.read();
         loop {
             let hot = &mut self.core.table.hot[slot];
@@ -151,8 +151,14 @@ impl<H: Handler> Engine<H> {
     #[inline]
     fn message(&mut self, slot: u32, kind: MessageKind, payload: &[u8]) {
         if self.core.table.hot[slot].phase == Phase::Open {
-            self.core.table.counters.received_messages += 1;
+            let table = &mut self.core.table;
+            table.counters.received_messages += 1;
+            let published = table.counters.published;
             self.call(slot, |handler, conn, state| handler.message(conn, state, Message { kind, payload }));
+            let table = &mut self.core.table;
+            if table.owed_bytes > table.config.limits.owed_bytes && table.counters.published != published {
+                table.throttle(slot);
+            }
         }
     }
 
@@ -318,8 +324,10 @@ impl<H: Handler> Engine<H> {
             return self.core.table.force(id.slot);
         }
         self.leave(id.slot);
-        if matches!(closing.cause, CloseCause::SlowConsumer | CloseCause::Memory | CloseCause::Stalled) {
-            self.core.table.discard_publications(id.slot);
+        match closing.cause {
+            CloseCause::SlowConsumer | CloseCause::Stalled => self.core.table.discard_publications(id.slot),
+            CloseCause::Memory => self.core.table.discard_outbox(id.slot),
+            _ => {}
         }
         self.send_close(id.slot, Some(closing.code), &closing.reason);
         self.start_deadline(id.slot);
@@ -362,7 +370,7 @@ impl<H: Handler> Engine<H> {
         self.end(slot, CloseReason::LOST);
         let hot = &mut self.core.table.hot[slot];
         let (flags, address) = (hot.flags, hot.address);
-        self.admission.leave(flags & flag::ADMITTED != 0, (flags & flag::COUNTED != 0).then_some(address));
+        self.admission.leave(flags & flag::ADMITTED != 0, (address != u32::MAX).then_some(address));
         self.core.table.vacate(slot);
     }
 
@@ -383,7 +391,7 @@ impl<H: Handler> Engine<H> {
     pub(crate) fn holds(&mut self, id: SocketId) -> bool {
         self.core.table.live(id).is_some_and(|hot| match hot.phase {
             Phase::Deferred => true,
-            Phase::Open => hot.has(flag::PAUSED | flag::CHOKED),
+            Phase::Open => hot.has(flag::HELD),
             _ => false,
         })
     }
@@ -392,7 +400,7 @@ impl<H: Handler> Engine<H> {
     pub(crate) fn resume(&mut self, id: SocketId) -> bool {
         let Some(hot) = self.core.table.live(id) else { return false };
         hot.flags &= !flag::RESUMING;
-        if hot.phase == Phase::Open && hot.has(flag::PAUSED | flag::CHOKED) {
+        if hot.phase == Phase::Open && hot.has(flag::HELD) {
             return false;
         }
         if let Some(mut input) = self.core.table.unstash(id.slot) {
@@ -409,7 +417,7 @@ impl<H: Handler> Engine<H> {
             self.eof(id.slot);
         }
         let hot = &self.core.table.hot[id.slot];
-        hot.phase > Phase::Open || !hot.has(flag::PAUSED | flag::CHOKED)
+        hot.phase > Phase::Open || !hot.has(flag::HELD)
     }
 
     // ---- mail -----------------------------------------------------------------------------------------------

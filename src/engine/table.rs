@@ -13,10 +13,12 @@ use super::timer::{Link, Links, Wheel};
 use crate::buffer::{FrameSlab, Paged, SendBatch, SpillPool};
 use crate::driver::SocketId;
 use crate::proto::{CloseCode, MaskingKey, Opcode, encoder};
-use std::time::Instant;
+use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
 
 /// Frames are joined up to this: what fits one cheap send.
 pub(crate) const JOIN_BYTES: usize = 16 << 10;
+/// Connections that one turn evicts at most.
+const EVICTIONS: usize = 256;
 /// Input is parsed on beyond the high mark until this many bytes of replies wait, because a flush may empty it.
 const HARD_BYTES: u32 = 512 << 10;
 
@@ -38,10 +40,13 @@ pub(crate) struct Table {
     /// Slots with a connection, and those of them that are open.
     pub(crate) live: u32,
     pub(crate) open: u32,
+    /// Bytes of publications that a walk still has to hand out.
+    pub(crate) owed_bytes: usize,
     /// Received bytes behind the message in hand: how much a reply's frame is likely to grow.
     pub(crate) lookahead: usize,
     pub(crate) dirty: Vec<SocketId>,
     pub(crate) doomed: Vec<SocketId>,
+    throttled: Vec<SocketId>,
     pub(crate) pauses: Vec<SocketId>,
     pub(crate) resumes: Vec<SocketId>,
     pub(crate) writable: Vec<SocketId>,
@@ -70,9 +75,11 @@ impl Table {
             tick: 0,
             live: 0,
             open: 0,
+            owed_bytes: 0,
             lookahead: 0,
             dirty: list(),
             doomed: list(),
+            throttled: Vec::new(),
             pauses: list(),
             resumes: list(),
             writable: list(),
@@ -141,7 +148,7 @@ impl Table {
 
     pub(crate) fn message_with(&mut self, slot: u32, opcode: Opcode, write: impl FnOnce(&mut Vec<u8>)) -> SendStatus {
         let key = self.key(slot);
-        // Appending to a shared buffer would let `write` see earlier bytes grow: it gets room, or a frame of its own.
+        // How much comes is not known: where this much room is left the message joins what is queued, and may grow it.
         self.own(slot, 128, 1, |out| encoder::frame_with(out, opcode, key, write));
         self.counters.messages_accepted += 1;
         self.status(slot)
@@ -225,24 +232,45 @@ impl Table {
         self.doomed.push(id);
     }
 
-    /// At the limit of frame memory: the connection that holds most goes.
+    /// At the limit of frame memory: the connections that hold most go, as many as it takes.
+    ///
+    /// Cost: a look at every connection, in a turn that ends above the limit.
     pub(crate) fn evict(&mut self) {
-        if self.slab.live_bytes() <= self.config.limits.frame_bytes {
+        let excess = self.slab.live_bytes().saturating_sub(self.config.limits.frame_bytes);
+        if excess == 0 {
             return;
         }
-        let slots = 0..self.hot.capacity() as u32;
-        // Else the memory is that of publications that a walk still has to hand out.
-        let Some(worst) = slots.filter(|&slot| self.queued(slot) > 0).max_by_key(|&slot| self.queued(slot)) else {
-            return;
-        };
-        match self.hot[worst].phase {
-            Phase::Vacant | Phase::Dead => {} // its memory comes back with the next poll
-            Phase::Open if self.hot[worst].has(flag::DOOMED) => {}
-            Phase::Open => {
-                self.counters.evicted += 1;
-                self.doom(worst, CloseCode::TRY_AGAIN_LATER, "out of memory", CloseCause::Memory);
+        let mut coming = 0;
+        let mut holders = BinaryHeap::with_capacity(EVICTIONS + 1);
+        for slot in 0..self.hot.capacity() as u32 {
+            let hot = &self.hot[slot];
+            match hot.phase {
+                Phase::Dead => coming += hot.queued() as usize, // comes back with the next poll
+                _ if hot.has(flag::DOOMED) => coming += hot.outbox.bytes() as usize,
+                _ if hot.queued() > 0 => {
+                    holders.push(Reverse((hot.queued(), slot)));
+                    if holders.len() > EVICTIONS {
+                        holders.pop();
+                    }
+                }
+                _ => {}
             }
-            _ => self.force(worst),
+        }
+        for Reverse((bytes, slot)) in holders.into_sorted_vec() {
+            if coming >= excess {
+                break;
+            }
+            coming += bytes as usize;
+            self.evict_one(slot);
+        }
+    }
+
+    fn evict_one(&mut self, slot: u32) {
+        if self.hot[slot].phase == Phase::Open {
+            self.counters.evicted += 1;
+            self.doom(slot, CloseCode::TRY_AGAIN_LATER, "out of memory", CloseCause::Memory);
+        } else {
+            self.force(slot);
         }
     }
 
@@ -274,7 +302,7 @@ impl Table {
     #[inline]
     pub(crate) fn must_wait(&mut self, slot: u32) -> bool {
         let hot = &mut self.hot[slot];
-        if hot.has(flag::PAUSED | flag::CHOKED) {
+        if hot.has(flag::HELD) {
             return true;
         }
         let high = self.config.limits.outbox_high;
@@ -293,7 +321,31 @@ impl Table {
     pub(super) fn choke(&mut self, slot: u32) {
         let id = self.id(slot);
         self.hot[slot].flags |= flag::CHOKED;
+        self.counters.choked += 1;
         self.pauses.push(id);
+    }
+
+    /// Stops reading from a connection that publishes faster than subscribers are served.
+    #[cold]
+    pub(crate) fn throttle(&mut self, slot: u32) {
+        let id = self.id(slot);
+        self.hot[slot].flags |= flag::THROTTLED;
+        self.counters.throttled += 1;
+        self.pauses.push(id);
+        self.throttled.push(id);
+    }
+
+    /// Reads from them again once half of what was owed is handed out.
+    pub(crate) fn unthrottle(&mut self) {
+        if self.owed_bytes > self.config.limits.owed_bytes / 2 {
+            return;
+        }
+        while let Some(id) = self.throttled.pop() {
+            if let Some(hot) = self.live(id) {
+                hot.flags &= !flag::THROTTLED;
+                self.plan_resume(id.slot);
+            }
+        }
     }
 
     /// Keeps bytes that cannot be read now.
@@ -331,7 +383,7 @@ impl Table {
 
     /// Drops everything that waits; counted.
     pub(crate) fn discard_outbox(&mut self, slot: u32) {
-        while let Some(frame) = self.hot[slot].outbox.pop(&mut self.nodes, &self.slab) {
+        while let Some((frame, _)) = self.hot[slot].outbox.pop(&mut self.nodes, &self.slab) {
             self.counters.messages_undelivered += u64::from(self.slab.messages(&frame));
             self.slab.release(frame);
         }

@@ -14,7 +14,7 @@ use super::lane::{LaneConfig, Receiver, lane};
 use super::mail::{Exchange, Handle, Mail, Port, Ports};
 use super::random::Random;
 use super::session::{Clock, Engine};
-use super::table::Table;
+use super::table::{JOIN_BYTES, Table};
 use super::timer::Wheel;
 use crate::buffer::Paged;
 use crate::driver::{Address, ConnectOptions, Driver, Epoll, ListenOptions, ListenerId, SocketId, Wake};
@@ -98,8 +98,11 @@ impl<M: Send + 'static> WorkerSeed<M> {
         let alone = handle.ports.ports.len() == 1;
         let interest = handle.ports.interest.worker(usize::from(index));
         let table = Table::new(config, Wheel::new(TICK, BUCKETS, now), Random::new(seed), interest, now);
-        let limits =
-            pubsub::Limits { max_subscriptions: config.limits.subscriptions, max_topics: config.limits.topics };
+        let limits = pubsub::Limits {
+            max_subscriptions: config.limits.subscriptions,
+            max_topics: config.limits.topics,
+            pass_bytes: JOIN_BYTES,
+        };
         let exchange = (!alone).then(|| Arc::clone(&handle.ports) as Arc<dyn Exchange>);
         let engine = Engine {
             core: Core::new(index, Topics::new(limits), table, exchange),
@@ -317,7 +320,6 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         for _ in 0..FLUSH_ROUNDS {
             self.fan_out(&mut deliveries);
             self.engine.core.table.flush(&mut self.driver);
-            self.engine.core.table.evict();
             self.callbacks_after_flush();
             self.pause_and_resume();
             let walks = deliveries > 0 && !self.engine.core.topics.is_idle();
@@ -325,6 +327,8 @@ impl<H: Handler, D: Driver> Worker<H, D> {
                 break;
             }
         }
+        self.engine.core.table.evict();
+        self.engine.after_callbacks();
         self.shut_and_close();
         self.account();
     }
@@ -338,6 +342,11 @@ impl<H: Handler, D: Driver> Worker<H, D> {
 
     fn mail(&mut self) {
         for _ in 0..self.engine.core.table.config.budgets.mail {
+            // What other workers publish waits, and in the end is refused, like what is published here.
+            let table = &self.engine.core.table;
+            if table.owed_bytes > table.config.limits.owed_bytes {
+                break;
+            }
             let Some(mail) = self.lane.receive() else { break };
             self.engine.mail(mail);
         }
@@ -373,6 +382,7 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         let core = &mut self.engine.core;
         if !core.topics.is_idle() && *deliveries > 0 {
             core.topics.walk(deliveries, &mut core.table);
+            core.table.unthrottle();
         }
         self.engine.after_callbacks();
     }

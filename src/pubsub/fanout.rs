@@ -145,8 +145,13 @@ impl<P> Topics<P> {
         if record.pass.len > 0 {
             return;
         }
-        record.pass.len = record.pending.len() as u32;
-        record.pass.excepts = record.pending.iter().any(|pending| pending.except != NIL);
+        let (mut bytes, most) = (0, self.limits.pass_bytes);
+        let fits = record.pending.iter().take_while(|pending| {
+            bytes += owner.size(&pending.publication);
+            bytes <= most
+        });
+        record.pass.len = fits.count().max(1) as u32;
+        record.pass.excepts = record.pending[..record.pass.len as usize].iter().any(|pending| pending.except != NIL);
         if record.pass.len > 1 && !record.pass.excepts && record.subs.len() > 1 {
             record.pass.joined = owner.join(&Run::new(&record.pending, &record.pass, NIL, 0, record.pass.len));
         }
@@ -314,6 +319,10 @@ mod tests {
             self.got.entry(conn).or_default().extend(items);
         }
 
+        fn size(&self, _: &Load) -> usize {
+            1
+        }
+
         fn retire(&mut self, publication: Load) {
             match publication.0.len() {
                 1 => self.retired.push(publication.0[0]),
@@ -350,7 +359,7 @@ mod tests {
 
     impl World {
         fn new(join: bool) -> Self {
-            let limits = Limits { max_subscriptions: 3, max_topics: 3 };
+            let limits = Limits { max_subscriptions: 3, max_topics: 3, pass_bytes: 5 };
             World {
                 topics: Topics::new(limits),
                 owner: Owner { join, ..Owner::default() },

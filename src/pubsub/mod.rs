@@ -42,11 +42,14 @@ pub struct Limits {
     pub max_subscriptions: u32,
     /// Topics of one worker (default 1,048,576). Beyond it: [`SubscribeError::TooManyTopics`].
     pub max_topics: u32,
+    /// Bytes of publications that one pass hands to each subscriber (default 16 KiB; one publication at least), so that
+    /// a visit stays short however much is pending.
+    pub pass_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { max_subscriptions: 1024, max_topics: 1 << 20 }
+        Limits { max_subscriptions: 1024, max_topics: 1 << 20, pass_bytes: 16 << 10 }
     }
 }
 
@@ -60,6 +63,12 @@ pub trait Subscribers<P> {
     ///
     /// The owner must not close connections from here: it notes the wish and calls [`Topics::unsubscribe_all`] later.
     fn deliver(&mut self, conn: u32, run: Run<'_, P>);
+
+    /// Bytes of a publication, for [`Limits::pass_bytes`].
+    fn size(&self, publication: &P) -> usize {
+        let _ = publication;
+        0
+    }
 
     /// Takes back a publication that nobody is owed any more.
     fn retire(&mut self, publication: P);

@@ -20,7 +20,7 @@ const SHRINK_FROM: usize = 1024;
 /// The topics of one worker. See the [module](super) for what is promised.
 #[derive(Debug)]
 pub struct Topics<P> {
-    limits: Limits,
+    pub(super) limits: Limits,
     // std's hasher is seeded per process: peers choose names, and must not be able to choose collisions.
     names: HashMap<Arc<str>, u32>,
     pub(super) topics: Slab<Topic<P>>,

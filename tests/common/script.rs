@@ -136,7 +136,7 @@ impl Record {
                 && except.is_none_or(|except| place(except) != *at)
             {
                 let text = text.to_owned();
-                life.due.push(if life.closing { Due::Perhaps(text) } else { Due::Topic(text) });
+                life.due.push(if life.closing || refused { Due::Perhaps(text) } else { Due::Topic(text) });
             }
         }
         let (text, to) = (text.to_owned(), Destination::Topic(topic.to_owned()));
@@ -188,12 +188,17 @@ impl Script {
                 }
             }
             "with" => {
-                let status = conn.send_with(MessageKind::Text, |out| out.extend_from_slice(rest.as_bytes()));
+                let status = conn.send_with(MessageKind::Text, |out| out.push_str(rest));
                 self.said(id, status, rest);
             }
             "tell" => {
                 let (topic, text) = rest.split_once(' ').expect("tell TOPIC TEXT");
                 self.publish(conn, topic, text, false);
+            }
+            "tellwith" => {
+                let (topic, text) = rest.split_once(' ').expect("tellwith TOPIC TEXT");
+                let published = conn.publish_with(topic, MessageKind::Text, |out| out.push_str(text));
+                self.published(id.worker, topic, None, text, published);
             }
             "pub" | "pubfrom" => {
                 let (topic, len) = (words.next().expect("a topic"), number(words.next()));
@@ -357,6 +362,8 @@ impl Handler for Script {
     fn request(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Response {
         match request.path() {
             "/healthz" => Response::text(200, "ok\n"),
+            "/typed" => Response::with_type(200, "text/csv", vec![b'1', b',', b'2']),
+            "/owned" => Response::text(200, format!("{}", request.path().len())),
             "/split" => Response::text(200, "ok\n").header("X-A", "a\r\nX-B: b"),
             "/panic" => self.panic(),
             _ => Response::not_found(),

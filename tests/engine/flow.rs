@@ -208,6 +208,7 @@ fn replies_to_one_large_receive_are_bounded_while_a_send_is_in_flight() {
     world.settle();
     let read = world.record.borrow().life(1).received.len();
     assert!(read <= 20, "{read} messages were read");
+    assert_eq!(world.counters().choked, 1);
     world.net.set_buffer(1 << 20);
     raw.peer.stall(false);
     world.settle();
@@ -314,23 +315,65 @@ fn at_the_memory_limit_the_worst_holder_is_dropped() {
     assert!(large.read().texts().len() < 30);
 }
 
-/// Memory that pending publications hold is nobody's fault who has nothing queued.
+/// Publications that nobody has taken yet cost no subscriber its connection: those beyond the limit are refused.
 #[test]
-fn pending_publications_evict_nobody_who_holds_nothing() {
+fn publications_beyond_the_memory_limit_are_refused_and_evict_nobody() {
     let mut config = config();
-    config.limits.frame_bytes = 20_000;
+    config.limits.frame_bytes = 60_000;
+    config.limits.owed_bytes = 1 << 20; // not what is tested
     config.budgets.deliveries = 1;
     let mut world = World::one(config);
     let mut subscribers: Vec<_> = (1..=20).map(|key| world.open_with(key, "sub t")).collect();
     let mut idle = world.open(99);
-    for _ in 0..4 {
+    for _ in 0..8 {
         world.handle.publish("t", Message::text(&"x".repeat(9000)));
     }
-    (0..60).for_each(|_| world.turn());
+    (0..400).for_each(|_| world.turn());
     idle.text("say here");
     world.settle();
     assert_eq!(idle.read().texts(), ["here"]);
-    assert!(subscribers.iter_mut().all(|raw| raw.read().texts().len() == 4));
+    let refused = world.counters().publish_refused as usize;
+    assert!((1..8).contains(&refused), "{refused} of 8 refused");
+    assert!(subscribers.iter_mut().all(|raw| raw.read().texts().len() == 8 - refused));
+    assert_eq!((world.counters().open, world.counters().evicted), (21, 0));
+}
+
+/// Who publishes faster than subscribers are served is not read until they have been.
+#[test]
+fn a_publisher_is_throttled_by_what_is_owed() {
+    let mut config = config();
+    config.limits.owed_bytes = 1000;
+    config.budgets.deliveries = 1;
+    let mut world = World::one(config);
+    let mut subscribers: Vec<_> = (1..=5).map(|key| world.open_with(key, "sub t")).collect();
+    let publisher = world.open(99);
+    let op = format!("tell t {}", "x".repeat(200));
+    (0..50).for_each(|_| publisher.text(&op));
+    world.turn();
+    world.turn();
+    let received = world.record.borrow().life(99).received.len();
+    assert!(received < 12, "{received} of 50 were read though nobody has got one");
+    assert_eq!(world.counters().throttled, 1);
+    (0..200).for_each(|_| world.turn());
+    assert_eq!(world.record.borrow().life(99).received.len(), 50);
+    assert!(subscribers.iter_mut().all(|raw| raw.read().texts().len() == 50));
+}
+
+/// A large reply that the peer is slow to take is no reason to apply the policy to the publications behind it.
+#[test]
+fn a_large_reply_in_flight_does_not_make_a_slow_consumer() {
+    let mut world = world(SlowConsumer::Disconnect);
+    let mut raw = world.open_with(1, "sub t");
+    raw.peer.stall(true);
+    raw.text("send 1 50000");
+    world.turn();
+    world.handle.publish("t", Message::text("news"));
+    world.settle();
+    assert_eq!(world.counters().open, 1);
+    world.net.set_buffer(1 << 20);
+    raw.peer.stall(false);
+    world.settle();
+    assert_eq!(raw.read().texts().last().map(|text| &text[..]), Some("news"));
 }
 
 /// A close while a send is in flight and publications are owed: the policy is not applied to one that is leaving.

@@ -40,6 +40,7 @@ fn a_handshake_that_takes_too_long_is_answered_with_408() {
     slow.peer.send(b"Upgrade: websocket\r\n"); // activity does not prolong it
     world.pass(60);
     assert_eq!(slow.read().status(), Some(408));
+    assert_eq!(world.counters().handshake_timeouts, 1);
     gone(&mut world, &slow);
 }
 
@@ -165,6 +166,10 @@ fn plain_requests_are_answered_by_the_handler() {
     gone(&mut world, &raw);
     let raw = answer(&mut world, &get("HEAD", "/healthz"));
     assert_eq!((raw.seen.status(), raw.seen.body().as_str()), (Some(200), ""));
+    let raw = answer(&mut world, &get("GET", "/typed"));
+    assert!(raw.seen.head.as_ref().unwrap().contains("\r\nContent-Type: text/csv\r\n"));
+    assert_eq!(raw.seen.body(), "1,2");
+    assert_eq!(answer(&mut world, &get("GET", "/owned")).seen.body(), "6");
     for (path, status) in [("/nowhere", 404), ("/split", 500), ("/panic", 500)] {
         assert_eq!(answer(&mut world, &get("GET", path)).seen.status(), Some(status));
     }

@@ -7,7 +7,7 @@ use crate::common::world::*;
 use std::sync::Arc;
 use std::time::Duration;
 use wingbeat::driver::sim::PeerListener;
-use wingbeat::engine::{ConnectError, Drain, Reconnect, Target};
+use wingbeat::engine::{ConnectError, Drain, Reconnect, SlowConsumer, Target};
 use wingbeat::proto::handshake::client::RequestHead;
 use wingbeat::{Address, CloseCode, Message};
 
@@ -89,6 +89,32 @@ fn every_frame_is_masked_with_a_key_of_its_own() {
     other.peer.close();
     world.settle();
     world.assert_quiet();
+}
+
+#[test]
+fn what_is_masked_is_conflated_too() {
+    let mut config = config();
+    config.limits.outbox_high = 1000;
+    config.limits.outbox_low = 300;
+    config.slow_consumer = SlowConsumer::Conflate;
+    let mut world = World::one(config);
+    let server = Server::new(&world);
+    world.net.set_buffer(400); // the handshake fits
+    let mut raw = standing(&mut world, &server, None);
+    say(&raw, "sub t");
+    world.settle();
+    raw.peer.stall(true);
+    for i in 0..30 {
+        world.handle.publish_keyed("t", i % 2, Message::text(&format!("{i:.<98}")));
+        world.turn();
+    }
+    assert_eq!(world.counters().open, 1, "what is left of two keys is below the mark");
+    raw.peer.stall(false);
+    world.settle();
+    let texts: Vec<_> = raw.read().texts().iter().map(|text| text.trim_end_matches('.').to_owned()).collect();
+    assert_eq!(texts[texts.len() - 2..], ["28", "29"]);
+    assert_eq!(world.counters().messages_dropped as usize, 30 - texts.len());
+    assert!(texts.len() < 30, "nothing was superseded: the mark was not reached");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 
 use crate::common::script::Event;
 use crate::common::world::*;
-use wingbeat::{Config, Message};
+use std::fmt::Write;
+use wingbeat::{Config, Message, MessageKind};
 
 /// Three deliveries per turn.
 fn sliced() -> Config {
@@ -35,6 +36,21 @@ fn a_publication_reaches_every_subscriber_and_the_publisher() {
     raws[0].text("tell nobody hello");
     world.settle();
     assert_eq!(world.record.borrow().last_published.unwrap().local, 0);
+}
+
+#[test]
+fn what_is_written_in_place_arrives_as_what_is_copied() {
+    let (mut world, mut raws) = audience(config(), 2);
+    raws[0].text("say 0;with 1;with 2;tellwith t a longer one;tellwith t 3;with;say 4");
+    world.settle();
+    assert_eq!(texts(&mut raws[0]), ["0", "1", "2", "a longer one", "3", "", "4"]);
+    assert_eq!(texts(&mut raws[1]), ["a longer one", "3"]);
+    let published = world.workers[0].with(|_, scope| {
+        scope.publish_with("t", MessageKind::Text, |out| write!(out, "{}", 5).expect("it never fails"))
+    });
+    world.record.borrow_mut().published_outside("t", "5", false);
+    world.settle();
+    assert_eq!((published.local, texts(&mut raws[1])[2..].join(",")), (2, "5".to_owned()));
 }
 
 #[test]
@@ -135,6 +151,7 @@ fn limits_of_subscriptions_and_topics() {
     let notes: Vec<_> = world.events().into_iter().filter(|event| matches!(event, Event::Note(_))).collect();
     let note = |text: &str| Event::Note(text.into());
     assert_eq!(notes, [note("TooManySubscriptions"), note("TooManyTopics")]);
+    assert_eq!(world.counters().subscribe_refused, 2);
     a.text("tell 1 x;tell 3 y;tell 4 z");
     world.settle();
     assert_eq!((texts(&mut a), texts(&mut b)), (vec!["x".to_owned()], vec!["x".to_owned(), "y".to_owned()]));

@@ -3,10 +3,10 @@
 
 use crate::common::world::*;
 use std::time::Duration;
-use wingbeat::Message;
 use wingbeat::buffer::FrameSlabConfig;
 use wingbeat::driver::DriverConfig;
 use wingbeat::engine::{Budgets, Full, SlowConsumer};
+use wingbeat::{Bytes, Message, MessageKind};
 
 /// Two workers, subscribers on both, and their indices among `raws`.
 fn two(config: wingbeat::Config) -> (World, Vec<Raw>, Vec<u16>) {
@@ -61,7 +61,7 @@ fn a_worker_whose_lane_is_full_is_reported() {
     let published = world.record.borrow().last_published.unwrap();
     assert_eq!((published.workers, published.refused), (0, 1));
     world.settle();
-    assert_eq!(world.counters().publish_refused, 2);
+    assert_eq!((world.counters().publish_refused, world.counters().mail_refused), (2, 2));
     assert_eq!(raws[listener].read().texts(), ["0", "1", "2", "3"]);
     assert_eq!(raws[publisher].read().texts(), ["0", "1", "2", "3", "4", "5"]);
     let outcomes: Vec<_> = (0..6).map(|_| world.handle.publish("t", Message::text("x"))).collect();
@@ -80,10 +80,26 @@ fn mail_is_refused_when_full_and_taken_later() {
     let outcomes: Vec<_> = (0..5).map(|i| world.handle.mail(id, format!("say {i}"))).collect();
     assert_eq!(outcomes, [Ok(()), Ok(()), Ok(()), Err(Full), Err(Full)]);
     assert_eq!(world.handle.send(id, Message::text("no")), Err(Full));
+    assert_eq!(world.counters().mail_refused, 3);
     world.settle();
     world.handle.send(id, Message::text("yes")).unwrap();
     world.settle();
     assert_eq!(raw.read().texts(), ["0", "1", "2", "yes"]);
+}
+
+#[test]
+fn bytes_are_shared_on_their_way_to_several_connections() {
+    let mut world = World::one(config());
+    let mut raws: Vec<_> = (1..=3).map(|key| world.open(key)).collect();
+    let payload = Bytes::from("shared ".repeat(100));
+    for raw in 1..=3 {
+        let id = world.record.borrow().ids[&raw];
+        world.handle.send_bytes(id, MessageKind::Text, payload.clone()).unwrap();
+    }
+    assert!(!payload.is_unique(), "the mail holds it too");
+    world.settle();
+    assert!(payload.is_unique(), "the mail gave it back");
+    assert!(raws.iter_mut().all(|raw| raw.read().texts() == [&payload[..]].map(|text| str::from_utf8(text).unwrap())));
 }
 
 #[test]

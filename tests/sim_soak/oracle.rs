@@ -33,6 +33,13 @@ pub fn check(scene: &Scene) -> (u64, u64) {
                 "pongs answer pings, in order"
             );
         }
+        if let (Some(player), Some((step, reason))) = (player, life.closed) {
+            let orderly = !matches!(reason.cause, CloseCause::Lost | CloseCause::Failed(_));
+            // At the memory limit one that is closing may be cut, too.
+            let orderly = orderly && scene.config.limits.frame_bytes > 1 << 20;
+            let cut = step > scene.kind_from && orderly && !player.over && !whole;
+            assert!(!cut, "peer {} reads, and got no Close of {reason:?}", life.key);
+        }
         let case = Case { scene, record: &record, at: *at, life, got: &got, whole };
         case.check();
         checked += 1;
@@ -79,8 +86,10 @@ impl Case<'_> {
 
     /// Own messages and publications of the same worker come in the order of its program.
     fn check_order(&self, own: &HashSet<&str>) {
+        // At the memory limit everything that waits goes, replies too; the Close says so.
+        let evicted = self.life.closed.is_some_and(|(_, reason)| reason.cause == CloseCause::Memory);
         let skips = |due: &Due| match due {
-            Due::Own(_) => false,
+            Due::Own(_) => evicted,
             Due::Topic(_) => self.drops(),
             Due::Perhaps(_) => true,
         };
@@ -154,7 +163,10 @@ impl Case<'_> {
 
     fn must(&self, foreign: &Foreign) -> bool {
         let (posted, taken) = (foreign.step, self.taken(foreign.step));
+        // A worker at its memory limit refuses what comes by mail, and counts it.
+        let roomy = self.scene.config.limits.frame_bytes > 1 << 20;
         !foreign.refused
+            && roomy
             && foreign.source != Some(self.at.0)
             && self.spans(foreign).any(|(from, to)| from < posted && to > taken)
     }

@@ -101,7 +101,7 @@ pub struct Player {
     pub pings: Vec<String>,
     sent_close: bool,
     /// It sends no more, for one reason or another.
-    over: bool,
+    pub over: bool,
 }
 
 pub struct Scene {
@@ -114,6 +114,8 @@ pub struct Scene {
     trace: bool,
     /// Steps at which each worker took a turn.
     pub turns: Vec<Vec<u64>>,
+    /// The step from which on the network and all peers are kind.
+    pub kind_from: u64,
 }
 
 const TOPICS: [&str; 4] = ["t0", "t1", "t2", "t3"];
@@ -124,7 +126,8 @@ fn ms(milliseconds: u64) -> Duration {
 
 fn tiny(dice: &mut Dice) -> Config {
     let mut config = config();
-    config.slow_consumer = dice.pick(&[SlowConsumer::Disconnect, SlowConsumer::DropNewest, SlowConsumer::DropOldest]);
+    use SlowConsumer::{Conflate, Disconnect, DropNewest, DropOldest};
+    config.slow_consumer = dice.pick(&[Disconnect, DropNewest, DropOldest, Conflate]);
     let limits = &mut config.limits;
     limits.outbox_high = dice.pick(&[300, 300, 1000, 64 << 10]);
     limits.outbox_low = dice.pick(&[0, 100, 250]);
@@ -178,6 +181,7 @@ impl Scene {
             next_number: 0,
             trace: false,
             turns: vec![Vec::new(); workers],
+            kind_from: u64::MAX,
         }
     }
 
@@ -507,6 +511,8 @@ impl Scene {
         self.world.net.set_buffer(64 << 10);
         self.players.iter().for_each(|player| player.raw.peer.stall(false));
         self.flush_peers();
+        self.kind_from = self.world.record.borrow().step;
+        self.players.iter_mut().for_each(|player| player.over |= player.raw.peer.is_reset());
         let drains = self.dice.one_in(2);
         self.note(|| format!("the end, by a drain: {drains}"));
         if !drains || self.dice.one_in(2) {

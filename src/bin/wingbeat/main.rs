@@ -3,6 +3,7 @@
 
 mod args;
 mod demo;
+mod descriptors;
 mod failure;
 mod interrupt;
 mod load;

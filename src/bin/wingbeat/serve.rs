@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 use crate::args::{DriverChoice, ServeArgs, SlowConsumer};
+use crate::descriptors;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::routes::Route;
 use slab::Slab;
 use std::io::{self, IsTerminal, Write};
+use std::num::NonZero;
 use std::thread;
 use std::time::Duration;
 use wingbeat::driver::Address;
@@ -24,6 +26,7 @@ pub(crate) fn serve(args: &ServeArgs, interrupt: Interrupt) -> Result<(), Failur
     if args.driver == DriverChoice::Uring {
         return Err(Failure::Failed("this build has no io_uring driver; use --driver epoll or auto".into()));
     }
+    descriptors::raise_limit();
     let running = start(args)?;
     announce(running.addresses()).map_err(|error| Failure::cannot("write standard output", error))?;
     let handle = running.handle().clone();
@@ -43,6 +46,10 @@ pub(crate) fn serve(args: &ServeArgs, interrupt: Interrupt) -> Result<(), Failur
 /// [`Failure`] if an address is none, or cannot be listened on.
 pub(crate) fn start(args: &ServeArgs) -> Result<Running<Never>, Failure> {
     let addresses = args.bind.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
+    let is_repeated = |at: &usize| is_named(&addresses[*at]) && addresses[..*at].contains(&addresses[*at]);
+    if let Some(at) = (0..addresses.len()).find(is_repeated) {
+        return Err(Failure::usage(format!("--bind {} is given twice", addresses[at])));
+    }
     let config = config(args)?;
     let cannot = |error: io::Error| Failure::cannot(format!("listen on {}", args.bind.join(", ")), error);
     let (first, others) = addresses.split_first().ok_or_else(|| Failure::usage("--bind is missing"))?;
@@ -53,7 +60,16 @@ pub(crate) fn start(args: &ServeArgs) -> Result<Running<Never>, Failure> {
     if let Some(workers) = args.workers {
         server = server.workers(workers.get());
     }
+    let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+    if args.spin_us.is_some_and(|micros| micros > 0) && args.workers.map_or(cpus, NonZero::get) >= cpus {
+        tracing::warn!("--spin-us is not used: it takes fewer workers than CPUs, which are {cpus}");
+    }
     server.spawn(|_worker| Service::default()).map_err(cannot)
+}
+
+/// Whether an address names one place: each port 0 becomes a port of its own.
+fn is_named(address: &Address) -> bool {
+    !matches!(address, Address::Tcp(address) if address.port() == 0)
 }
 
 fn address(text: &str) -> Result<Address, Failure> {

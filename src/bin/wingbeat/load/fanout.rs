@@ -67,7 +67,7 @@ impl Fanout {
             let filler = self.filler.of(sequence.into());
             conn.send_with(self.kind, |out| {
                 out.extend_from_slice(&stamp);
-                out.extend_from_slice(filler.as_bytes());
+                out.push_str(filler);
             });
         }
         base.activity += 1;

@@ -4,8 +4,8 @@
 use super::stamp::{PUBLISHERS_MAX, STAMP_BYTES};
 use super::target::{Destination, is_loopback_v4};
 use crate::args::{LoadArgs, Mode};
+use crate::descriptors;
 use crate::failure::Failure;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 use wingbeat::driver::Address;
@@ -59,11 +59,8 @@ pub(crate) struct Machine {
 impl Machine {
     /// Looks, after it raised the soft limit of descriptors to the hard one.
     pub(crate) fn here() -> Machine {
-        let limit = getrlimit(Resource::Nofile);
-        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-        let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        Machine { cpus, descriptors: current.unwrap_or(1 << 20) }
+        Machine { cpus, descriptors: descriptors::raise_limit().unwrap_or(1 << 20) }
     }
 }
 
@@ -85,8 +82,10 @@ impl Plan {
                 "--payload must be at least {STAMP_BYTES} in fanout: each message carries its stamp"
             )));
         }
-        if args.payload > PAYLOAD_MAX {
-            return Err(Failure::usage("--payload is 256MiB at most"));
+        let pipeline = pipeline(args);
+        let in_flight = args.payload.saturating_add(MESSAGE_OVERHEAD).saturating_mul(pipeline as usize);
+        if in_flight > IN_FLIGHT_BYTES_MAX {
+            return Err(Failure::usage("--payload times --pipeline is 64MiB at most: each connection holds that much"));
         }
         let connections = args.connections.map_or(if fanout { 1 } else { 50 }, |n| n.get());
         if fanout && connections > PUBLISHERS_MAX {
@@ -107,7 +106,7 @@ impl Plan {
             warmup: if args.mode == Mode::Idle { Duration::ZERO } else { args.warmup },
             duration: args.duration,
             rate: args.rate.map(|rate| rate.get()),
-            pipeline: pipeline(args),
+            pipeline,
             payload: args.payload,
             binary: args.binary,
             server_pid: args.server_pid.map(|pid| pid.get()),
@@ -131,8 +130,11 @@ impl Plan {
     }
 }
 
-/// A message this large is no test of a server any more, and two copies of it per connection are no help to the client.
-const PAYLOAD_MAX: usize = 256 << 20;
+/// Bytes in flight per connection at most: more is no test of a server any more, and two copies of it per connection
+/// are no help to the client.
+const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
+/// What a message in flight takes beside its payload: a frame header, and when it was sent.
+const MESSAGE_OVERHEAD: usize = 16;
 
 fn refuse_foreign_flags(args: &LoadArgs) -> Result<(), Failure> {
     let messages = matches!(args.mode, Mode::Echo | Mode::Fanout);
@@ -230,6 +232,7 @@ pub(crate) mod tests {
         assert_eq!(plan("echo ws://127.0.0.1/ -r 10").unwrap().pipeline, OPEN_LOOP_IN_FLIGHT);
         assert_eq!(plan("echo ws://127.0.0.1/ -r 10 --payload 64KiB").unwrap().pipeline, 4);
         assert_eq!(plan("echo ws://127.0.0.1/ -r 10 -p 2").unwrap().pipeline, 2);
+        assert_eq!(plan("echo ws://127.0.0.1/ --payload 1MiB -p 63").unwrap().pipeline, 63);
         assert_eq!(plan("fanout ws://127.0.0.1/ -r 10").unwrap().pipeline, 1);
         assert_eq!(plan("idle ws://127.0.0.1/ --warmup 5s").unwrap().warmup, Duration::ZERO);
         assert_eq!(plan("connect ws://127.0.0.1/").unwrap().sources, CONNECT_SOURCES);
@@ -263,6 +266,9 @@ pub(crate) mod tests {
             "fanout ws://127.0.0.1/ --payload 15",
             "fanout ws://127.0.0.1/ --publish-url http://127.0.0.1/",
             "echo ws://127.0.0.1/ --payload 1GiB",
+            "echo ws://127.0.0.1/ --payload 1MiB -p 64",
+            "fanout ws://127.0.0.1/ --payload 1MiB -p 64",
+            "echo ws://127.0.0.1/ --payload 0 -p 4294967295",
             "echo ws://127.0.0.1/ -H novalue",
             "echo ws://127.0.0.1/ -H :x",
             "idle ws+unix:/a --source-addresses 2",
