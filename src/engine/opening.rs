@@ -12,6 +12,10 @@ use crate::proto::handshake::{HandshakeError, client, server};
 use crate::proto::{Reader, Role};
 use std::net::IpAddr;
 
+/// Refused connections that are told so at a time; those beyond are closed without a word, so that a herd at the limit
+/// does not take the descriptors that the limit is to keep free.
+const REFUSED: u32 = 1024;
+
 impl<H: Handler> Engine<H> {
     pub(crate) fn accepted(&mut self, id: SocketId, peer: Option<IpAddr>) {
         self.occupy(id, Phase::Opening, 0);
@@ -31,6 +35,10 @@ impl<H: Handler> Engine<H> {
             }
             Admitted::No => {
                 table.counters.refused += 1;
+                self.refused += 1;
+                if self.refused > REFUSED {
+                    return self.core.table.force(id.slot);
+                }
                 self.respond(id.slot, &Response::text(503, "too many connections\n"), false);
             }
         }

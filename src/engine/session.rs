@@ -34,6 +34,8 @@ pub(crate) struct Engine<H: Handler> {
     pub(crate) board: Arc<Board>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) drain: Option<Draining>,
+    /// Connections that were refused at a limit and are still there.
+    pub(crate) refused: u32,
     pub(crate) clock: Clock,
     pub(crate) scratch: Vec<u8>,
     pub(crate) fired: Vec<u32>,
@@ -370,6 +372,7 @@ impl<H: Handler> Engine<H> {
         self.end(slot, CloseReason::LOST);
         let hot = &mut self.core.table.hot[slot];
         let (flags, address) = (hot.flags, hot.address);
+        self.refused -= u32::from(flags & (flag::ADMITTED | flag::CLIENT) == 0);
         self.admission.leave(flags & flag::ADMITTED != 0, (address != u32::MAX).then_some(address));
         self.core.table.vacate(slot);
     }

@@ -111,6 +111,7 @@ impl<M: Send + 'static> WorkerSeed<M> {
             board,
             admission,
             drain: None,
+            refused: 0,
             clock: Clock::Told(now),
             scratch: Vec::new(),
             fired: Vec::with_capacity(config.budgets.timers as usize),

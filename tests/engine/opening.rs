@@ -107,6 +107,29 @@ fn beyond_the_connection_limit_comes_503_until_one_leaves() {
     world.open(3);
 }
 
+/// A herd at the limit: so many are told, the others are closed at once, and the one that is there goes on.
+#[test]
+fn beyond_the_connection_limit_only_so_many_are_told() {
+    let mut config = config();
+    config.limits.connections = 1;
+    config.backlog = 2000;
+    let mut world = World::one(config);
+    let mut first = world.open(1);
+    let mut herd: Vec<_> = (0..1030).map(|_| world.connect()).collect();
+    world.settle();
+    herd.iter_mut().for_each(|raw| _ = raw.read());
+    let told = herd.iter().filter(|raw| raw.seen.status() == Some(503)).count();
+    let closed = herd.iter().filter(|raw| raw.seen.status().is_none() && raw.peer.is_eof()).count();
+    assert_eq!((told, closed), (1024, 6));
+    first.text("say still here");
+    herd.drain(..).for_each(|raw| raw.peer.close());
+    world.settle();
+    assert_eq!(first.read().texts(), ["still here"]);
+    let mut late = world.connect();
+    world.settle();
+    assert_eq!(late.read().status(), Some(503), "there is room to tell others");
+}
+
 #[test]
 fn beyond_the_limit_per_address_comes_503_until_one_leaves() {
     let mut limited = config();
