@@ -107,6 +107,7 @@ impl Machine {
             },
             ..Config::default()
         };
+        config.limits.close_timeout = Duration::from_millis(50);
         if settings & 8 != 0 {
             (config.limits.outbox_high, config.limits.outbox_low) = (400, 100);
             config.limits.message_bytes = 1000;

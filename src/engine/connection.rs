@@ -38,8 +38,6 @@ pub(crate) mod flag {
     pub(crate) const IN_FLIGHT: u16 = 1 << 1;
     /// The kernel refused a part of what was sent.
     pub(crate) const BLOCKED: u16 = 1 << 2;
-    /// The stall timer saw the send that is in flight, and no byte of it has been taken since.
-    pub(crate) const WATCHED: u16 = 1 << 3;
     /// The handler is owed a `writable`.
     pub(crate) const WAS_HIGH: u16 = 1 << 4;
     /// The keepalive ping is out.
@@ -81,15 +79,13 @@ pub(crate) struct Hot {
     pub(crate) timer: Link,
     /// Tick of the last activity while open, else of the start of the phase or of what the peer took last in it.
     pub(crate) tick: u32,
-    /// Tick at which the stall timer first saw the send that is in flight; meant only with [`flag::WATCHED`].
-    pub(crate) watched: u32,
     /// Index of the peer's address where connections per address are limited.
     pub(crate) address: u32,
     pub(crate) flags: u16,
     pub(crate) phase: Phase,
 }
 
-const _: () = assert!(size_of::<Hot>() <= 96, "the hot record outgrew its budget");
+const _: () = assert!(size_of::<Hot>() <= 80, "the hot record outgrew its budget");
 
 impl Default for Hot {
     fn default() -> Self {
@@ -102,7 +98,6 @@ impl Default for Hot {
             subscriptions: crate::pubsub::NIL,
             timer: Link::default(),
             tick: 0,
-            watched: 0,
             address: u32::MAX,
             flags: 0,
             phase: Phase::Vacant,
@@ -161,6 +156,8 @@ pub(crate) struct Cold {
     pub(crate) input: Vec<u8>,
     /// The newest ping to answer, while the outbox is above its high mark.
     pub(crate) pong: Option<Box<[u8]>>,
+    /// Tick at which the stall timer first saw the send that is in flight.
+    pub(crate) watched: Option<u32>,
     /// A close that was noted.
     pub(crate) closing: Option<Closing>,
     /// The peer's address, until the handshake is over.
@@ -181,6 +178,7 @@ impl Cold {
         self.assembler.is_none()
             && self.input.is_empty()
             && self.pong.is_none()
+            && self.watched.is_none()
             && self.closing.is_none()
             && self.deferred.is_none()
             && self.outgoing.is_none()

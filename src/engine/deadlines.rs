@@ -132,16 +132,13 @@ impl<H: Handler> Engine<H> {
     fn stall(&mut self, slot: u32) {
         let due = self.ticks(self.core.table.config.limits.stall_timeout);
         let table = &mut self.core.table;
-        let hot = &mut table.hot[slot];
-        if !hot.has(flag::WATCHED) {
-            hot.flags |= flag::WATCHED;
-            hot.watched = table.tick;
-        } else if table.tick.wrapping_sub(hot.watched) >= due {
+        let tick = table.tick;
+        let since = *table.cold(slot).watched.get_or_insert(tick);
+        if tick.wrapping_sub(since) >= due {
             return table.doom(slot, CloseCode::TRY_AGAIN_LATER, "stalled", CloseCause::Stalled);
         }
         // The wheel may bring it back earlier than it was told.
-        let due = hot.watched.wrapping_add(due);
-        table.arm(slot, due);
+        table.arm(slot, since.wrapping_add(due));
     }
 
     fn arm_in(&mut self, slot: u32, delay: Duration) {

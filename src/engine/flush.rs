@@ -145,7 +145,9 @@ impl Table {
     pub(crate) fn taken(&mut self, id: SocketId) {
         let tick = self.tick;
         let Some(hot) = self.live(id) else { return };
-        hot.flags &= !flag::WATCHED;
+        if let Some(cold) = hot.cold.as_deref_mut() {
+            cold.watched = None;
+        }
         if matches!(hot.phase, Phase::Closing | Phase::Finishing) {
             hot.tick = tick;
         }
