@@ -97,6 +97,11 @@ impl FrameSlab {
         for (class, count) in [(0, config.small_frames), (1, config.medium_frames)] {
             for _ in 0..count {
                 let slot = slab.add_entry(CLASSES[class]);
+                // Written to once, so that the memory is there: else the first herd pays a page fault for each page.
+                let ready = Rc::get_mut(&mut slab.entries[slot as usize].body).expect("nobody has it yet");
+                ready.0.resize(CLASSES[class], 1);
+                std::hint::black_box(&ready.0); // or the compiler sees that nobody reads it
+                ready.0.clear();
                 slab.free[class].push(slot);
             }
         }
