@@ -42,8 +42,9 @@
 //!
 //! # Why publications are walked, not pushed
 //!
-//! [`Scope::publish`](crate::Scope::publish) appends to the topic's pending list and returns. In the same turn a walk
-//! visits each subscriber once and hands it everything it is owed; a burst is first joined into one frame. Program order
+//! [`Scope::publish`](crate::Scope::publish) appends to the topic's pending list and returns. A walk, which
+//! begins in the same turn, visits each subscriber once and hands it what it is owed; a burst is first joined into one
+//! frame. Program order
 //! is kept all the same: before anything else is queued for a connection, it is given what it is owed (*catch up*), in
 //! publish order over all its topics. The walk stops when the budget of the turn is spent and goes on in the next, so
 //! that a topic with 100,000 subscribers does not freeze the others.
@@ -69,5 +70,5 @@
 //!
 //! # Where `unsafe` is
 //!
-//! Nowhere in the library. Every file forbids it; system calls go through mio, socket2, rustix and nix.
+//! Nowhere in the library. Every file forbids it (`lib.rs` and `driver/mod.rs` deny it, for what may come below them); system calls go through mio, socket2, rustix and nix.
 #![forbid(unsafe_code)]

@@ -120,6 +120,12 @@ impl Hot {
         }
     }
 
+    /// Whether messages flow, and no close is noted.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase == Phase::Open && !self.has(flag::DOOMED)
+    }
+
     /// Bytes that wait or are in flight.
     #[inline]
     pub(crate) fn queued(&self) -> u32 {

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use super::config::SlowConsumer;
-use super::connection::{Phase, flag};
 use super::deliver::Publication;
 use super::error::{CloseCause, Published, SendStatus, SubscribeError};
 use super::handler::{ConnId, Message};
@@ -79,7 +78,7 @@ impl Core {
     #[inline]
     fn ready(&mut self, slot: u32) -> bool {
         let hot = &self.table.hot[slot];
-        if hot.phase != Phase::Open || hot.has(flag::DOOMED) {
+        if !hot.is_open() {
             self.table.counters.messages_accepted += 1;
             self.table.counters.messages_undelivered += 1;
             return false;
@@ -112,24 +111,23 @@ impl Core {
     }
 
     pub(crate) fn ping(&mut self, slot: u32, payload: &[u8]) -> SendStatus {
-        let hot = &self.table.hot[slot];
-        if hot.phase != Phase::Open || hot.has(flag::DOOMED) {
+        if !self.table.hot[slot].is_open() {
             return SendStatus::Closing;
         }
         self.table.control(slot, Opcode::Ping, &payload[..payload.len().min(125)]);
         SendStatus::Queued
     }
 
-    pub(crate) fn close(&mut self, slot: u32, code: CloseCode, reason: &str) {
+    /// A close that somebody asked for, with a code of their choice.
+    pub(crate) fn close(&mut self, slot: u32, code: CloseCode, reason: &str, cause: CloseCause) {
         let code = if code.is_sendable() { code } else { CloseCode::NORMAL };
-        self.table.doom(slot, code, reason, CloseCause::Local);
+        self.table.doom(slot, code, reason, cause);
     }
 
     // ---- topics ---------------------------------------------------------------------------------------------
 
     pub(crate) fn subscribe(&mut self, slot: u32, topic: &str) -> Result<(), SubscribeError> {
-        let hot = &self.table.hot[slot];
-        if hot.phase != Phase::Open || hot.has(flag::DOOMED) {
+        if !self.table.hot[slot].is_open() {
             return Ok(()); // it is closing: nothing would be delivered
         }
         match self.topics.subscribe(slot, topic, &mut self.table) {
@@ -147,8 +145,7 @@ impl Core {
     }
 
     pub(crate) fn unsubscribe(&mut self, slot: u32, topic: &str) -> bool {
-        let hot = &self.table.hot[slot];
-        if hot.phase != Phase::Open || hot.has(flag::DOOMED) {
+        if !self.table.hot[slot].is_open() {
             return false; // the close that is noted ends it, and delivers what is owed before
         }
         self.topics.unsubscribe(slot, topic, &mut self.table).is_some()

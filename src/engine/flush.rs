@@ -104,9 +104,6 @@ impl Table {
                 self.shutdowns.push(id);
             }
         } else if hot.phase == Phase::Open {
-            if let Some(pong) = hot.cold.as_deref_mut().and_then(|cold| cold.pong.take()) {
-                self.control(slot, Opcode::Pong, &pong);
-            }
             self.shed_cold(slot);
         }
     }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::core::{Alarm, Core};
-use super::error::{CloseReason, ConnectError, Published, SendStatus, SubscribeError};
+use super::error::{CloseCause, CloseReason, ConnectError, Published, SendStatus, SubscribeError};
 use super::opening::ClientResponse;
 use super::payload::PayloadWriter;
 use super::target::Target;
@@ -440,7 +440,7 @@ impl Conn<'_> {
     /// Starts the closing handshake after this callback. A code that may not be sent becomes 1000
     /// ([`CloseCode::is_sendable`]). A reason beyond 123 bytes is cut at a character.
     pub fn close(&mut self, code: CloseCode, reason: &str) {
-        self.core.close(self.slot, code, reason);
+        self.core.close(self.slot, code, reason, CloseCause::Local);
     }
 
     /// Bytes that wait for this connection or are in flight.

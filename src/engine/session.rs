@@ -436,8 +436,7 @@ impl<H: Handler> Engine<H> {
                 self.core.send(id.slot, Message { kind, payload: &payload });
             }
             Mail::Disconnect { id, code, reason } if self.core.table.is_open(id) => {
-                let code = if code.is_sendable() { code } else { CloseCode::NORMAL };
-                self.core.table.doom(id.slot, code, &reason, CloseCause::Remote);
+                self.core.close(id.slot, code, &reason, CloseCause::Remote);
             }
             Mail::User { id, mail } if self.core.table.is_open(id) => {
                 self.call(id.slot, |handler, conn, state| handler.mail(conn, state, mail));

@@ -102,9 +102,7 @@ impl Table {
     }
 
     pub(crate) fn is_open(&self, id: SocketId) -> bool {
-        self.hot
-            .get(id.slot)
-            .is_some_and(|hot| hot.generation == id.generation && hot.phase == Phase::Open && !hot.has(flag::DOOMED))
+        self.hot.get(id.slot).is_some_and(|hot| hot.generation == id.generation && hot.is_open())
     }
 
     /// The cold record, made if there is none.
