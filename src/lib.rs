@@ -50,6 +50,7 @@
 #[cfg(doc)]
 pub mod architecture;
 pub mod buffer;
+pub mod channels;
 pub mod client;
 #[cfg(feature = "epoll")]
 pub mod driver;

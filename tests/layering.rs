@@ -7,12 +7,13 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// What each layer may name besides itself. The facade (everything else under `src/`) may name all.
-const LAYERS: [(&str, &[&str]); 5] = [
+const LAYERS: [(&str, &[&str]); 6] = [
     ("buffer", &[]),
     ("proto", &["buffer"]),
     ("driver", &["buffer"]),
     ("pubsub", &["buffer"]),
     ("engine", &["buffer", "proto", "driver", "pubsub"]),
+    ("channels", &["proto", "pubsub", "engine"]),
 ];
 
 /// The only places where `unsafe` may stand; a directory ends with a slash. The `mod.rs` above an island and lib.rs

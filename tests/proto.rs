@@ -325,7 +325,7 @@ fn read_fragments(limits: &ReadLimits, sizes: &[usize]) -> Option<ProtoError> {
     assert_eq!(read(Role::Client, limits, &bytes, &[3]), whole);
     match whole.last() {
         Some(Outcome::Failed(error)) => Some(*error),
-        Some(Outcome::Message(_, payload)) if payload.len() == sizes.iter().sum() => None,
+        Some(Outcome::Message(_, payload)) if payload.len() == sizes.iter().sum::<usize>() => None,
         other => panic!("{other:?}"),
     }
 }

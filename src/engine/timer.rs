@@ -419,7 +419,7 @@ mod tests {
         assert_eq!(wheel.next_due(start + TICK * 4 + TICK / 2), Some(TICK / 2));
         assert_eq!(wheel.next_due(start + TICK * 50), Some(Duration::ZERO));
         assert_eq!(advance(&mut wheel, 5, &mut links), [1]);
-        assert_eq!(advance(&mut wheel, 6, &mut links), []);
+        assert!(advance(&mut wheel, 6, &mut links).is_empty());
         assert_eq!(advance(&mut wheel, 63, &mut links), [0]);
         assert_eq!(advance(&mut wheel, 64, &mut links), [2], "cut to the horizon as it was");
         assert!(wheel.is_empty() && wheel.next_due(start).is_none());

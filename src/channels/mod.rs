@@ -1,0 +1,15 @@
+//! The Phoenix model: sockets that multiplex channels, spoken so that the official `phoenix` client works unchanged.
+//!
+//! Everything here but `transport` and `longpoll` is sans-IO: a [`Serializer`] turns messages into [`Envelope`]s and
+//! back, and channels act on an outlet, whatever stands behind it.
+#![forbid(unsafe_code)]
+
+mod broadcast;
+mod envelope;
+mod payload;
+mod serializer;
+
+pub use broadcast::Broadcast;
+pub use envelope::{Envelope, Outgoing, Slot};
+pub use payload::{Json, Payload, PayloadError, ToPayload};
+pub use serializer::{DecodeError, EncodeError, Serializer};
