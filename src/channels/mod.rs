@@ -8,6 +8,7 @@ mod broadcast;
 mod envelope;
 mod payload;
 mod serializer;
+pub mod token;
 
 pub use broadcast::Broadcast;
 pub use envelope::{Envelope, Outgoing, Slot};
