@@ -19,6 +19,16 @@ pub enum Payload<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Json<'a>(&'a str);
 
+/// A payload that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedPayload(Owned);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Owned {
+    Json(Box<str>),
+    Binary(Box<[u8]>),
+}
+
 /// What can be sent as a payload: a [`Payload`], [`Json`], or whatever serde can serialize (a struct, a map, `json!`).
 pub trait ToPayload {
     /// The payload, as it is or as written into `scratch`.
@@ -94,6 +104,27 @@ impl<'a> Payload<'a> {
     }
 }
 
+impl OwnedPayload {
+    /// Keeps a payload.
+    ///
+    /// # Errors
+    /// [`PayloadError::Unserializable`].
+    pub fn new(payload: impl ToPayload) -> Result<OwnedPayload, PayloadError> {
+        Ok(match payload.to_payload(&mut Vec::new())? {
+            Payload::Json(json) => OwnedPayload(Owned::Json(json.as_str().into())),
+            Payload::Binary(bytes) => OwnedPayload(Owned::Binary(bytes.into())),
+        })
+    }
+
+    /// The payload, lent.
+    pub fn as_payload(&self) -> Payload<'_> {
+        match &self.0 {
+            Owned::Json(text) => Payload::Json(Json::trusted(text)),
+            Owned::Binary(bytes) => Payload::Binary(bytes),
+        }
+    }
+}
+
 impl<'a> Json<'a> {
     /// `{}`.
     pub const EMPTY: Json<'static> = Json("{}");
@@ -140,6 +171,12 @@ impl<'a> From<&'a RawValue> for Json<'a> {
 impl ToPayload for Payload<'_> {
     fn to_payload<'s>(&'s self, _: &'s mut Vec<u8>) -> Result<Payload<'s>, PayloadError> {
         Ok(*self)
+    }
+}
+
+impl ToPayload for OwnedPayload {
+    fn to_payload<'s>(&'s self, _: &'s mut Vec<u8>) -> Result<Payload<'s>, PayloadError> {
+        Ok(self.as_payload())
     }
 }
 
