@@ -6,10 +6,17 @@
 
 mod broadcast;
 mod envelope;
+mod json_read;
+mod json_write;
 mod payload;
 mod serializer;
+mod v1_json;
+mod v2_binary;
+mod v2_json;
 
 pub use broadcast::Broadcast;
 pub use envelope::{Envelope, Outgoing, Slot};
 pub use payload::{Json, Payload, PayloadError, ToPayload};
 pub use serializer::{DecodeError, EncodeError, Serializer};
+pub use v1_json::V1;
+pub use v2_json::V2;
