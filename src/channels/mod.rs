@@ -5,12 +5,32 @@
 #![forbid(unsafe_code)]
 
 mod broadcast;
+mod channel;
+mod context;
 mod envelope;
+mod json_read;
+mod json_write;
+mod outlet;
 mod payload;
+mod router;
 mod serializer;
+mod socket;
 pub mod token;
+mod user_socket;
+mod v1_json;
+mod v2_binary;
+mod v2_json;
+mod versions;
 
 pub use broadcast::Broadcast;
+pub use channel::{Channel, Info, Join, Outcome, Reason};
+pub use context::{Assigns, ChannelHandle, Ctx, JoinCtx, JoinRef, ReplyError, ReplyRef, Scratch};
 pub use envelope::{Envelope, Outgoing, Slot};
-pub use payload::{Json, Payload, PayloadError, ToPayload};
+pub use outlet::{Address, Full, Letter, Outlet, Post, Refused, Sent, Service, TimerKey};
+pub use payload::{Json, OwnedPayload, Payload, PayloadError, ToPayload};
 pub use serializer::{DecodeError, EncodeError, Serializer};
+pub use socket::Socket;
+pub use user_socket::UserSocket;
+pub use v1_json::V1;
+pub use v2_json::V2;
+pub use versions::Versions;

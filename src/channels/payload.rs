@@ -1,6 +1,7 @@
 //! [`Payload`]: what a message carries, raw until somebody asks.
 #![forbid(unsafe_code)]
 
+use super::json_read::Scanner;
 use crate::proto::MessageKind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -129,12 +130,15 @@ impl<'a> Json<'a> {
     /// `{}`.
     pub const EMPTY: Json<'static> = Json("{}");
 
-    /// Checks that `text` is one JSON value, and takes it without the white space around it.
+    /// Checks that `text` is one JSON value, and takes it without the white space around it. Cost: a pass over it.
     ///
     /// # Errors
     /// What serde says.
     pub fn new(text: &'a str) -> serde_json::Result<Json<'a>> {
-        serde_json::from_str::<&RawValue>(text).map(Json::from)
+        match Scanner::only(text) {
+            Some(value) => Ok(Json(value)),
+            None => serde_json::from_str::<&RawValue>(text).map(Json::from),
+        }
     }
 
     /// For text that is one JSON value, without white space around it, because of where it comes from.
