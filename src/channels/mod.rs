@@ -13,6 +13,7 @@ mod serializer;
 mod v1_json;
 mod v2_binary;
 mod v2_json;
+mod versions;
 
 pub use broadcast::Broadcast;
 pub use envelope::{Envelope, Outgoing, Slot};
@@ -20,3 +21,4 @@ pub use payload::{Json, Payload, PayloadError, ToPayload};
 pub use serializer::{DecodeError, EncodeError, Serializer};
 pub use v1_json::V1;
 pub use v2_json::V2;
+pub use versions::Versions;
