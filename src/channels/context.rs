@@ -326,7 +326,9 @@ impl JoinRef {
     }
 
     fn answer(&self, answer: Result<OwnedPayload, OwnedPayload>) -> Result<(), ReplyError> {
-        self.address.send(Content::Join { serial: self.serial, answer: Some(answer) }).map_err(|Full| ReplyError::Full)?;
+        self.address
+            .send(Content::Join { serial: self.serial, answer: Some(answer) })
+            .map_err(|Full| ReplyError::Full)?;
         self.answered.store(true, Ordering::Relaxed);
         Ok(())
     }

@@ -15,6 +15,7 @@ mod payload;
 mod router;
 mod serializer;
 mod socket;
+pub mod testing;
 pub mod token;
 mod user_socket;
 mod v1_json;

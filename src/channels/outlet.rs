@@ -111,8 +111,14 @@ pub struct Letter(pub(super) Content);
 pub(super) enum Content {
     Reply(Box<LateReply>),
     /// No answer: whoever was to give it is gone.
-    Join { serial: u32, answer: Option<Result<OwnedPayload, OwnedPayload>> },
-    Info { serial: u32, message: Box<dyn Any + Send> },
+    Join {
+        serial: u32,
+        answer: Option<Result<OwnedPayload, OwnedPayload>>,
+    },
+    Info {
+        serial: u32,
+        message: Box<dyn Any + Send>,
+    },
 }
 
 #[derive(Debug)]

@@ -39,7 +39,10 @@ impl Route {
 
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Route").field("pattern", &self.pattern).field("intercept", &self.intercept).finish_non_exhaustive()
+        f.debug_struct("Route")
+            .field("pattern", &self.pattern)
+            .field("intercept", &self.intercept)
+            .finish_non_exhaustive()
     }
 }
 

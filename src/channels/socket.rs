@@ -3,7 +3,7 @@
 
 use super::channel::{AnyChannel, Info, Join, Outcome, Reason};
 use super::context::{Assigns, Ctx, DISCONNECT, JoinCtx, read_direct_event};
-use super::outlet::{Content, Letter, Outlet, Sent, Service, TimerKey};
+use super::outlet::{Content, Letter, Outlet, Sent, Service};
 use super::user_socket::UserSocket;
 use super::{Broadcast, Envelope, Json, Outgoing, OwnedPayload, Payload, Slot};
 use crate::proto::{CloseCode, MessageKind};
@@ -71,7 +71,10 @@ impl Socket {
         if let Some(id) = &self.env.id
             && outlet.subscribe(id, Service::Socket).is_err()
         {
-            tracing::warn!(id = &**id, "no room for the subscription to a socket's id: it cannot be disconnected by id");
+            tracing::warn!(
+                id = &**id,
+                "no room for the subscription to a socket's id: it cannot be disconnected by id"
+            );
         }
     }
 
@@ -168,14 +171,7 @@ impl Socket {
         let join_ref = envelope.join_ref.clone().into_owned();
         let reference = envelope.reference.clone().into_owned();
         let stand_in = join_ref.is_null().then(|| Box::new(reference.clone()));
-        let meta = Meta {
-            topic: topic.into(),
-            join_ref,
-            stand_in,
-            serial,
-            route: index,
-            failed: false,
-        };
+        let meta = Meta { topic: topic.into(), join_ref, stand_in, serial, route: index, failed: false };
         let pending = Pending { meta, reference, replaced };
         match tried {
             Some((Join::Ok, channel)) => self.admit(outlet, pending, channel, Payload::EMPTY),
@@ -248,7 +244,10 @@ impl Socket {
                 self.stop(outlet, at, if sent == Sent::Invalid { &Reason::Crashed } else { &reason }, true);
             }
             Outcome::Unhandled => {
-                tracing::warn!(topic = &*self.channels[at].meta.topic, "a client pushed an event that its channel does not know");
+                tracing::warn!(
+                    topic = &*self.channels[at].meta.topic,
+                    "a client pushed an event that its channel does not know"
+                );
                 self.stop(outlet, at, &Reason::Crashed, true);
             }
         }
@@ -442,7 +441,8 @@ impl Env {
 
     /// The reply to a join.
     fn decided(&self, outlet: &mut dyn Outlet, pending: &Pending, status: &str, response: Payload<'_>) -> Sent {
-        let (join_ref, reference, topic) = (&pending.meta.join_ref, &pending.reference, &Slot::from(&*pending.meta.topic));
+        let (join_ref, reference, topic) =
+            (&pending.meta.join_ref, &pending.reference, &Slot::from(&*pending.meta.topic));
         tracing::info!(topic = &*pending.meta.topic, status, "join");
         self.send(outlet, &Outgoing::Reply { join_ref, reference, topic, status, response })
     }

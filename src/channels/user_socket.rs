@@ -50,10 +50,6 @@ impl UserSocket {
         self.max_channels
     }
 
-    pub(super) fn routes(&self) -> &[Route] {
-        &self.routes
-    }
-
     pub(super) fn route(&self, topic: &str) -> Option<(u16, &Route)> {
         (0..).zip(&self.routes).find(|(_, route)| route.matches(topic))
     }
