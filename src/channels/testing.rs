@@ -79,6 +79,7 @@ pub struct Received {
 struct World {
     clients: HashMap<u128, Member>,
     order: Vec<u128>,
+    published: VecDeque<Publication>,
     now: Duration,
     letters: mpsc::Receiver<(u128, Letter)>,
     post: Arc<dyn Post>,
@@ -101,7 +102,7 @@ struct Desk {
     next_key: u64,
     now: Duration,
     held: bool,
-    waiting: VecDeque<Vec<u8>>,
+    waiting: VecDeque<(MessageKind, Vec<u8>)>,
     closed: Option<CloseCode>,
     scratch: Scratch,
 }
@@ -135,6 +136,7 @@ impl Kit {
         let world = World {
             clients: HashMap::new(),
             order: Vec::new(),
+            published: VecDeque::new(),
             now: Duration::ZERO,
             letters,
             post: Arc::new(Lane(sender)),
@@ -164,7 +166,9 @@ impl Kit {
         let payload = OwnedPayload::new(payload).expect("a payload that can be sent");
         let mut bytes = Vec::new();
         let kind = Broadcast { event, payload: payload.as_payload() }.write(&mut bytes);
-        self.world.borrow_mut().deliver(Publication { topic: topic.to_owned(), except: None, kind, bytes });
+        let mut world = self.world.borrow_mut();
+        world.published.push_back(Publication { topic: topic.to_owned(), except: None, kind, bytes });
+        world.act(u128::MAX, |_, _| {});
     }
 
     /// Lets time pass: timers fire in order.
@@ -228,9 +232,7 @@ impl Client {
         let mut world = self.world.borrow_mut();
         let Some(member) = world.clients.get_mut(&self.id) else { return };
         if member.desk.held {
-            let mut kept = vec![u8::from(kind == MessageKind::Text)];
-            kept.extend_from_slice(bytes);
-            return member.desk.waiting.push_back(kept);
+            return member.desk.waiting.push_back((kind, bytes.to_vec()));
         }
         world.act(self.id, |socket, desk| socket.message(desk, kind, bytes));
     }
@@ -355,31 +357,43 @@ impl World {
         id
     }
 
-    /// Runs something for one client, then delivers what it published, then what waited.
+    /// Runs something for one client, then whatever follows from it.
     fn act(&mut self, id: u128, run: impl FnOnce(&mut Socket, &mut Desk)) {
-        let Some(member) = self.clients.get_mut(&id) else { return };
-        run(&mut member.socket, &mut member.desk);
-        for publication in mem::take(&mut member.desk.published) {
-            self.deliver(publication);
-        }
-        let Some(member) = self.clients.get_mut(&id) else { return };
-        if member.desk.held {
-            return;
-        }
-        if let Some(kept) = member.desk.waiting.pop_front() {
-            let kind = if kept[0] == 1 { MessageKind::Text } else { MessageKind::Binary };
-            self.act(id, |socket, desk| socket.message(desk, kind, &kept[1..]));
+        self.run(id, run);
+        loop {
+            if let Some(publication) = self.published.pop_front() {
+                self.deliver(&publication);
+            } else if !self.hear() {
+                return;
+            }
         }
     }
 
-    fn deliver(&mut self, publication: Publication) {
+    fn run(&mut self, id: u128, run: impl FnOnce(&mut Socket, &mut Desk)) {
+        let Some(member) = self.clients.get_mut(&id) else { return };
+        run(&mut member.socket, &mut member.desk);
+        self.published.extend(member.desk.published.drain(..));
+    }
+
+    fn deliver(&mut self, publication: &Publication) {
         let Publication { topic, except, kind, bytes } = publication;
         for id in self.order.clone() {
-            let subscribed = self.clients.get(&id).is_some_and(|member| member.desk.subscriptions.contains_key(&topic));
-            if subscribed && except != Some(id) {
-                self.act(id, |socket, desk| socket.delivery(desk, &topic, kind, &bytes));
+            let subscribed = self.clients.get(&id).is_some_and(|member| member.desk.subscriptions.contains_key(topic));
+            if subscribed && *except != Some(id) {
+                self.run(id, |socket, desk| socket.delivery(desk, topic, *kind, bytes));
             }
         }
+    }
+
+    /// Goes on with what a client sent while it was held; false if there is nothing.
+    fn hear(&mut self) -> bool {
+        let waits = |member: &&mut Member| !member.desk.held && !member.desk.waiting.is_empty();
+        let Some(member) = self.clients.values_mut().find(waits) else { return false };
+        let (id, message) = (member.desk.id, member.desk.waiting.pop_front());
+        if let Some((kind, bytes)) = message {
+            self.run(id, |socket, desk| socket.message(desk, kind, &bytes));
+        }
+        true
     }
 
     fn read_letters(&mut self) {
