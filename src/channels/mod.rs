@@ -7,10 +7,12 @@
 mod broadcast;
 mod envelope;
 mod payload;
+pub mod presence;
 mod serializer;
 pub mod token;
 
 pub use broadcast::Broadcast;
 pub use envelope::{Envelope, Outgoing, Slot};
 pub use payload::{Json, Payload, PayloadError, ToPayload};
+pub use presence::{Diff, Owner, PhxRef, Presence, TrackError};
 pub use serializer::{DecodeError, EncodeError, Serializer};
