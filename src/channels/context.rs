@@ -2,8 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::outlet::{Address, Content, Full, LateReply, Outlet, Refused, Sent, Service, TimerKey};
-use super::socket::{Env, Meta};
-use super::{Broadcast, Outgoing, OwnedPayload, Payload, PayloadError, Slot, ToPayload};
+use super::socket::{Env, Meta, Present, publish};
+use super::{
+    Diff, Outgoing, OwnedPayload, Owner, Payload, PayloadError, PhxRef, Presence, Slot, ToPayload, TrackError,
+};
+use serde::Serialize;
 use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -135,11 +138,7 @@ impl Ctx<'_> {
 
     fn publish(&mut self, topic: Option<&str>, all: bool, event: &str, payload: impl ToPayload) -> Sent {
         self.with_payload(payload, |ctx, payload| {
-            let mut bytes = mem::take(&mut ctx.outlet.scratch().message);
-            bytes.clear();
-            let kind = Broadcast { event, payload }.write(&mut bytes);
-            ctx.outlet.publish(topic.unwrap_or(&ctx.meta.topic), all, kind, &bytes);
-            ctx.outlet.scratch().message = bytes;
+            publish(ctx.outlet, topic.unwrap_or(&ctx.meta.topic), all, event, payload);
             Sent::Queued
         })
     }
@@ -204,6 +203,56 @@ impl Ctx<'_> {
             self.env.watched.push((topic.into(), self.meta.serial));
         }
         Ok(())
+    }
+
+    /// Makes this client present on this topic under a key, with a meta (an object), until the channel ends or
+    /// [`Ctx::untrack`]; everybody on the topic gets the `presence_diff`. What is there already goes to the client by
+    /// `ctx.push("presence_state", presence.list(ctx.topic()))`.
+    ///
+    /// # Errors
+    /// [`TrackError`]; nothing has changed.
+    pub fn track(
+        &mut self,
+        presence: &Presence,
+        key: &str,
+        meta: &(impl Serialize + ?Sized),
+    ) -> Result<PhxRef, TrackError> {
+        let present =
+            self.meta.present.get_or_insert_with(|| Box::new(Present { owner: Owner::next(), stores: vec![] }));
+        let (reference, diff) = presence.track(&self.meta.topic, present.owner, key, meta)?;
+        if !present.stores.iter().any(|store| store.is(presence)) {
+            present.stores.push(presence.clone());
+        }
+        self.tell(&diff);
+        Ok(reference)
+    }
+
+    /// Replaces the meta of a key that this channel tracks.
+    ///
+    /// # Errors
+    /// [`TrackError`]; nothing has changed.
+    pub fn update(
+        &mut self,
+        presence: &Presence,
+        key: &str,
+        meta: &(impl Serialize + ?Sized),
+    ) -> Result<PhxRef, TrackError> {
+        let present = self.meta.present.as_ref().ok_or(TrackError::NotTracked)?;
+        let (reference, diff) = presence.update(&self.meta.topic, present.owner, key, meta)?;
+        self.tell(&diff);
+        Ok(reference)
+    }
+
+    /// Ends what [`Ctx::track`] began; false if this channel does not track the key.
+    pub fn untrack(&mut self, presence: &Presence, key: &str) -> bool {
+        let Some(present) = &self.meta.present else { return false };
+        let Some(diff) = presence.untrack(&self.meta.topic, present.owner, key) else { return false };
+        self.tell(&diff);
+        true
+    }
+
+    fn tell(&mut self, diff: &Diff) {
+        publish(self.outlet, &self.meta.topic, true, PRESENCE_DIFF, diff.payload());
     }
 
     /// Ends [`Ctx::subscribe`].
@@ -359,6 +408,9 @@ impl ChannelHandle {
         self.address.send(Content::Info { serial: self.serial, message: Box::new(message) })
     }
 }
+
+/// The event that tells who came and who went.
+pub(super) const PRESENCE_DIFF: &str = "presence_diff";
 
 /// The event that closes the sockets of an id.
 pub(super) const DISCONNECT: &str = "disconnect";

@@ -1,7 +1,14 @@
 //! The Phoenix model: sockets that multiplex channels, spoken so that the official `phoenix` client works unchanged.
 //!
-//! Everything here but `transport` and `longpoll` is sans-IO: a [`Serializer`] turns messages into [`Envelope`]s and
-//! back, and channels act on an outlet, whatever stands behind it.
+//! ```text
+//!  bytes ──► Serializer ──► Envelope ──► Socket ──► Channel::handle_in(ctx, event, payload)
+//!                                          │             │ ctx.push(..)  ctx.broadcast(..)
+//!  bytes ◄── Serializer ◄── Outgoing ◄─────┘             ▼
+//!     ▲                                               Outlet: a WebSocket, a long-poll session, a test
+//!     └──── fastlane: one encoding per serializer ◄── publish, to the subscribers of a topic
+//! ```
+//!
+//! Nothing here does I/O: a [`Socket`] is told what came in, and acts on an [`Outlet`].
 #![forbid(unsafe_code)]
 
 mod broadcast;
@@ -12,6 +19,7 @@ mod json_read;
 mod json_write;
 mod outlet;
 mod payload;
+pub mod presence;
 mod router;
 mod serializer;
 mod socket;
@@ -29,6 +37,7 @@ pub use context::{Assigns, ChannelHandle, Ctx, JoinCtx, JoinRef, ReplyError, Rep
 pub use envelope::{Envelope, Outgoing, Slot};
 pub use outlet::{Address, Full, Letter, Outlet, Post, Refused, Sent, Service, TimerKey};
 pub use payload::{Json, OwnedPayload, Payload, PayloadError, ToPayload};
+pub use presence::{Diff, Owner, PhxRef, Presence, TrackError};
 pub use serializer::{DecodeError, EncodeError, Serializer};
 pub use socket::Socket;
 pub use user_socket::UserSocket;

@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::channel::{AnyChannel, Info, Join, Outcome, Reason};
-use super::context::{Assigns, Ctx, DISCONNECT, JoinCtx, read_direct_event};
+use super::context::{Assigns, Ctx, DISCONNECT, JoinCtx, PRESENCE_DIFF, read_direct_event};
 use super::outlet::{Content, Letter, Outlet, Sent, Service};
 use super::user_socket::UserSocket;
-use super::{Broadcast, Envelope, Json, Outgoing, OwnedPayload, Payload, Slot};
+use super::{Broadcast, Envelope, Json, Outgoing, OwnedPayload, Owner, Payload, Presence, Slot};
 use crate::proto::{CloseCode, MessageKind};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,6 +47,13 @@ pub(super) struct Meta {
     route: u16,
     /// Something was sent that cannot be.
     pub(super) failed: bool,
+    pub(super) present: Option<Box<Present>>,
+}
+
+/// Where a channel is tracked: what it leaves when it ends.
+pub(super) struct Present {
+    pub(super) owner: Owner,
+    pub(super) stores: Vec<Presence>,
 }
 
 /// A join that is answered later.
@@ -319,6 +326,13 @@ impl Socket {
         tracing::debug!(topic = &*meta.topic, %reason, "a channel ends");
         let mut ctx = Ctx { outlet: &mut *outlet, env: &mut self.env, meta, reference: None };
         let _ = catch_unwind(AssertUnwindSafe(|| channel.terminate(&mut ctx, reason)));
+        if let Some(present) = joined.meta.present.take() {
+            for store in &present.stores {
+                if let Some(diff) = store.untrack_owner(&joined.meta.topic, present.owner) {
+                    publish(outlet, &joined.meta.topic, true, PRESENCE_DIFF, diff.payload());
+                }
+            }
+        }
         self.env.forget(joined.meta.serial); // what it subscribed to just now
         self.unwatch(outlet);
     }
@@ -496,6 +510,15 @@ impl Meta {
     fn hears(&self, join_ref: &Slot<'_>) -> bool {
         join_ref.is_null() || *join_ref == self.join_ref
     }
+}
+
+/// Publishes an event to the subscribers of a topic, or to all but this outlet's own.
+pub(super) fn publish(outlet: &mut dyn Outlet, topic: &str, all: bool, event: &str, payload: Payload<'_>) {
+    let mut bytes = mem::take(&mut outlet.scratch().message);
+    bytes.clear();
+    let kind = Broadcast { event, payload }.write(&mut bytes);
+    outlet.publish(topic, all, kind, &bytes);
+    outlet.scratch().message = bytes;
 }
 
 fn join_crashed() -> Payload<'static> {
