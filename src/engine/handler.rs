@@ -5,7 +5,7 @@ use super::core::{Alarm, Core};
 use super::error::{CloseCause, CloseReason, ConnectError, Published, SendStatus, SubscribeError};
 use super::opening::ClientResponse;
 use super::payload::PayloadWriter;
-use super::request::{Request, Response};
+use super::request::{Answer, Request, Response};
 use super::target::Target;
 use super::timer::TimerId;
 use crate::driver::SocketId;
@@ -15,13 +15,15 @@ use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 /// For handlers that take no mail: a type without values.
 pub type Never = Infallible;
 
-/// One WebSocket, for as long as it lives: never given to another connection.
+/// One WebSocket, for as long as it lives, or one plain request: never given to another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ConnId {
     /// Index of the worker that serves it.
     pub worker: u16,
     /// Its socket there.
     pub socket: SocketId,
+    /// Which plain request of the socket; 0 for the WebSocket.
+    pub request: u32,
 }
 
 impl fmt::Display for ConnId {
@@ -70,7 +72,19 @@ pub trait Handler: 'static {
     /// What other threads may send to one connection; [`Never`] if nothing.
     type Mail: Send + 'static;
 
-    /// An opening handshake that is valid so far: who may connect, and with what state.
+    /// Whether [`Handler::upgrade`] decides about this request; else it is [`Handler::request`]. Asked once its head is
+    /// there and beyond doubt. The default: if it is a valid opening handshake.
+    ///
+    /// True for another request (any method, no `Upgrade`, a handshake that lacks something): `upgrade` is called, and
+    /// where it accepts the request is answered with 400 and what the handshake lacks; the state is dropped without
+    /// [`Handler::close`]. So who may not connect learns that first. False for an invalid handshake: it is refused with
+    /// the status that says why. False for a valid one: it is a plain request, and the last of its connection.
+    fn mounts(&self, request: &Request<'_>) -> bool {
+        request.is_upgrade()
+    }
+
+    /// An opening handshake that is valid so far ([`Handler::mounts`] tells of exceptions): who may connect, and with
+    /// what state.
     fn upgrade(&mut self, scope: &mut Scope<'_>, request: &Request<'_>) -> Upgrade<Self::State>;
 
     /// The late answer to [`Upgrade::Later`], sent with [`Handle::answer_upgrade`](super::Handle::answer_upgrade).
@@ -80,10 +94,22 @@ pub trait Handler: 'static {
         Upgrade::Reject(Response::new(503))
     }
 
-    /// A plain HTTP request. The default answers 404.
-    fn request(&mut self, scope: &mut Scope<'_>, request: &Request<'_>) -> Response {
+    /// How many bytes the body of a plain request may have, asked when its head is there. Above it: 413, unread. The
+    /// default is [`Limits::body_bytes`](super::Limits::body_bytes).
+    fn body_limit(&self, request: &Request<'_>) -> u32 {
+        request.body_limit()
+    }
+
+    /// A plain HTTP request, with its whole body. The default answers 404.
+    fn request(&mut self, scope: &mut Scope<'_>, request: &Request<'_>) -> Answer {
         let _ = (scope, request);
-        Response::not_found()
+        Response::not_found().into()
+    }
+
+    /// A request that was put off with [`Answer::Later`] will not be answered any more: its peer is gone (or sends no
+    /// more, which is the same here), or the time for it is over.
+    fn request_gone(&mut self, scope: &mut Scope<'_>, id: ConnId) {
+        let _ = (scope, id);
     }
 
     /// The connection is open; its 101 leaves with what is sent here.

@@ -24,6 +24,7 @@ mod drain;
 mod error;
 mod flush;
 mod handler;
+mod http;
 #[doc(hidden)] // public for the benchmarks alone, as are `lane` and `timer`: no part of the API
 pub mod hub;
 #[doc(hidden)]
@@ -49,7 +50,7 @@ pub use handler::{Acceptance, Conn, ConnId, Handler, Message, Never, Scope, Upgr
 pub use mail::Handle;
 pub use opening::ClientResponse;
 pub use payload::PayloadWriter;
-pub use request::{Request, Response};
+pub use request::{Answer, Request, Response};
 pub use target::{Reconnect, Target};
 pub use timer::TimerId;
 pub use worker::{Worker, WorkerSeed, group};

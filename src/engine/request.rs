@@ -1,4 +1,4 @@
-//! What a handler is asked over HTTP, and what it answers: [`Request`], [`Response`].
+//! What a handler is asked over HTTP, and what it answers: [`Request`], [`Response`], [`Answer`].
 #![forbid(unsafe_code)]
 
 use super::handler::ConnId;
@@ -6,13 +6,33 @@ use crate::proto::handshake::server;
 use bytes::Bytes;
 use std::{borrow::Cow, net::IpAddr};
 
-/// A request head: an opening handshake or plain HTTP. It lives as long as the call.
+/// What a handler answers to a plain request.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// This, at once.
+    Now(Response),
+    /// Later, with [`Handle::respond`](super::Handle::respond) or [`Scope::respond`](super::Scope::respond), under the
+    /// [`Request::id`]; what is needed of the request is to be copied. Until then nothing more is read from the
+    /// connection. Without an answer within [`Limits::answer_timeout`](super::Limits::answer_timeout) it is 503, and
+    /// [`Handler::request_gone`](super::Handler::request_gone) is called.
+    Later,
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Self {
+        Answer::Now(response)
+    }
+}
+
+/// A request: an opening handshake or plain HTTP. It lives as long as the call.
 #[derive(Debug)]
 pub struct Request<'a> {
     pub(crate) head: &'a server::Request<'a>,
     pub(crate) upgrade: Option<&'a server::UpgradeRequest<'a>>,
     pub(crate) peer: Option<IpAddr>,
     pub(crate) id: ConnId,
+    pub(crate) body: &'a [u8],
+    pub(crate) body_limit: u32,
 }
 
 impl<'a> Request<'a> {
@@ -41,7 +61,21 @@ impl<'a> Request<'a> {
         self.head.headers()
     }
 
-    /// Whether this is an opening handshake.
+    /// The whole body, without its transfer coding; empty without one, and until [`Handler::request`]
+    /// (in `mounts`, `body_limit` and `upgrade`).
+    ///
+    /// [`Handler::request`]: super::Handler::request
+    pub fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// [`Limits::body_bytes`](super::Limits::body_bytes), for a [`Handler::body_limit`](super::Handler::body_limit)
+    /// that differs from it for some requests only.
+    pub fn body_limit(&self) -> u32 {
+        self.body_limit
+    }
+
+    /// Whether this is a valid opening handshake.
     pub fn is_upgrade(&self) -> bool {
         self.upgrade.is_some()
     }
@@ -61,13 +95,14 @@ impl<'a> Request<'a> {
         self.peer
     }
 
-    /// The id that the connection has, and will have once open.
+    /// Of an opening handshake: the id that the connection has, and will have once open. Of a plain request: the id
+    /// under which it is answered later.
     pub fn id(&self) -> ConnId {
         self.id
     }
 }
 
-/// An HTTP response. The connection closes after it.
+/// An HTTP response. After the answer to a plain request the connection is kept alive if the client allows it.
 #[derive(Debug, Clone)]
 pub struct Response {
     pub(crate) status: u16,
@@ -110,11 +145,18 @@ impl Response {
             .header("Sec-WebSocket-Version", "13")
     }
 
-    /// Adds a header field; a `Connection` of yours is left out. The response becomes a bare 500, and the log says why,
+    /// Adds a header field; of a `Connection` of yours only `close` has an effect. `Date` and `Content-Length` are there
+    /// without you. The response becomes a bare 500, and the log says why,
     /// if a name is no token (RFC 9110 §5.6.2) or is `Content-Length` or `Transfer-Encoding`, if a value holds a control
     /// byte other than a tab, or if the status is outside 200 to 999.
     pub fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
+    }
+
+    /// Whether a `Connection` among the fields lists `close`.
+    pub(crate) fn asks_to_close(&self) -> bool {
+        let lists = |value: &str| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("close"));
+        self.headers.iter().any(|(name, value)| name.eq_ignore_ascii_case("connection") && lists(value))
     }
 }

@@ -196,7 +196,7 @@ mod tests {
         let cases: [(&[u8], &[u8]); 5] = [
             (b"0\r\n\r\n", b""),
             (b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
-            (b"0005;x=\"y z\";q\r\nhello\r\n1\r\n!\r\n00\r\nA: b\r\nC:\r\n\r\n", b"hello!"),
+            (b"0005;x=\"y z\";q\r\nhello\r\n1\r\n!\r\n00\r\nA: b\r\nB:\r\n\r\n", b"hello!"),
             (b"A\r\n0123456789\r\na\r\n0123456789\r\n0;last\r\n\r\n", b"01234567890123456789"),
             (b"2\r\n\r\n\r\n0\r\n\r\n", b"\r\n"),
         ];
