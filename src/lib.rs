@@ -67,7 +67,7 @@ pub use bytes::Bytes;
 pub use driver::Address;
 #[cfg(feature = "epoll")]
 pub use engine::{
-    Acceptance, Budgets, ClientResponse, CloseCause, CloseReason, Config, Conn, ConnId, ConnectError, Counters, Drain,
+    Acceptance, Answer, Budgets, ClientResponse, CloseCause, CloseReason, Config, Conn, ConnId, ConnectError, Counters, Drain,
     Full, Handle, Handler, Limits, Message, Never, PayloadWriter, Published, Reconnect, Request, Response, Scope,
     SendStatus, SlowConsumer, Snapshot, SubscribeError, Target, TimerId, Upgrade, Worker,
 };

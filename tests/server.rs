@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use wingbeat::client::{Client, ClientError, Message};
 use wingbeat::proto::handshake::HandshakeError;
 use wingbeat::{
-    Address, CloseCode, CloseReason, Config, Conn, ConnId, Drain, Handle, Handler, MessageKind, Request, Response,
-    Running, Scope, Server, Snapshot, Upgrade,
+    Address, Answer, CloseCode, CloseReason, Config, Conn, ConnId, Drain, Handle, Handler, MessageKind, Request,
+    Response, Running, Scope, Server, Snapshot, Upgrade,
 };
 
 /// Far more than any step takes: it ends a test that hangs.
@@ -56,12 +56,13 @@ impl Handler for Service {
         })
     }
 
-    fn request(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Response {
-        match request.path() {
+    fn request(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Answer {
+        let response = match request.path() {
             "/echo" => Response::upgrade_required(),
             "/healthz" => Response::text(200, "fine\n"),
             _ => Response::not_found(),
-        }
+        };
+        response.into()
     }
 
     fn open(&mut self, conn: &mut Conn<'_>, role: &mut Role) {
@@ -284,7 +285,7 @@ fn http(address: SocketAddr, request: &str) -> String {
 #[test]
 fn plain_requests_get_the_handlers_answer() {
     let fixture = Fixture::new(server(2));
-    let get = |path: &str| http(fixture.address(), &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    let get = |path: &str| http(fixture.address(), &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
     let nothing = get("/nothing");
     assert!(nothing.starts_with("HTTP/1.1 404 Not Found\r\n"), "{nothing}");
     let fine = get("/healthz");

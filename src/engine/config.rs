@@ -36,8 +36,18 @@ pub struct Limits {
     pub request_bytes: u32,
     /// Header fields of a request (64 at most). Beyond: 431. Default 64.
     pub request_headers: u16,
-    /// Time for the opening handshake, from accept or connect. Beyond: 408, or a failed connect. Default 5 s.
+    /// Bytes of the body of a plain request, if the handler's [`body_limit`](super::Handler::body_limit) does not say
+    /// otherwise. Beyond: 413. Default 1 MiB.
+    pub body_bytes: u32,
+    /// Time for the opening handshake, from accept or connect; for each later request head, from its first byte; and for
+    /// each body, from its head. Beyond: 408, or a failed connect. Default 5 s.
     pub handshake_timeout: Duration,
+    /// Time between an answer and the next request of its connection. Beyond: closed without a word. Zero: a connection
+    /// serves one plain request. Default 60 s.
+    pub keep_alive_timeout: Duration,
+    /// Time for the answer to a request that was put off ([`Answer::Later`](super::Answer::Later)). Beyond: 503.
+    /// Default 30 s.
+    pub answer_timeout: Duration,
     /// Time without a byte from the peer. A ping is sent at two thirds; at the end: close 1001. Zero: off. Default 60 s.
     pub idle_timeout: Duration,
     /// Time for the closing handshake, then again for the peer to close, each counted from when the peer last took a part
@@ -79,7 +89,10 @@ impl Default for Limits {
             fragment_bytes_min: 32,
             request_bytes: 8 << 10,
             request_headers: 64,
+            body_bytes: 1 << 20,
             handshake_timeout: Duration::from_secs(5),
+            keep_alive_timeout: Duration::from_secs(60),
+            answer_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
             close_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(30),

@@ -71,7 +71,7 @@ impl Core {
     }
 
     pub(crate) fn conn_id(&self, slot: u32) -> ConnId {
-        ConnId { worker: self.worker, socket: self.table.id(slot) }
+        ConnId { worker: self.worker, socket: self.table.id(slot), request: 0 }
     }
 
     /// True if messages may be queued; what is owed to the connection is then queued before them.

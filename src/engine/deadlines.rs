@@ -5,7 +5,8 @@ use super::connection::{Phase, flag};
 use super::core::Alarm;
 use super::drain::{Drain, Draining};
 use super::error::{CloseCause, CloseReason, ConnectError};
-use super::handler::{Handler, Response};
+use super::handler::Handler;
+use super::request::Response;
 use super::session::Engine;
 use crate::proto::{CloseCode, Opcode};
 use std::time::{Duration, Instant};
@@ -17,6 +18,12 @@ pub(crate) const BUCKETS: usize = 4096;
 /// The longest time that is told from a longer one: 198 days. Half the range of a tick, so that differences have a sign.
 const MAX_TICKS: u32 = 1 << 30;
 
+/// Ticks that cover a duration: one more than it holds, because the current one has begun. A time beyond 198 days is cut
+/// to that.
+pub(crate) fn ticks(duration: Duration) -> u32 {
+    (duration.as_nanos() / TICK.as_nanos()).min(u128::from(MAX_TICKS)) as u32 + 1
+}
+
 impl<H: Handler> Engine<H> {
     pub(crate) fn set_time(&mut self, now: Instant) {
         let table = &mut self.core.table;
@@ -24,10 +31,8 @@ impl<H: Handler> Engine<H> {
         table.tick = table.wheel.tick_at(table.now);
     }
 
-    /// Ticks that cover a duration: one more than it holds, because the current one has begun. A time beyond 198 days
-    /// is cut to that.
     pub(crate) fn ticks(&self, duration: Duration) -> u32 {
-        (duration.as_nanos() / TICK.as_nanos()).min(u128::from(MAX_TICKS)) as u32 + 1
+        ticks(duration)
     }
 
     /// Fires what is due, within the budget of a turn.
@@ -65,6 +70,8 @@ impl<H: Handler> Engine<H> {
         let phase = self.core.table.hot[slot].phase;
         let timeout = match phase {
             Phase::Open => return self.keepalive(slot, elapsed),
+            Phase::Opening if self.core.table.is_idle(slot) => limits.keep_alive_timeout,
+            Phase::Answering => limits.answer_timeout,
             Phase::Connecting | Phase::Opening | Phase::Deferred => limits.handshake_timeout,
             _ => limits.close_timeout,
         };
@@ -72,6 +79,8 @@ impl<H: Handler> Engine<H> {
             return;
         }
         match phase {
+            Phase::Opening if self.core.table.is_idle(slot) => self.finish(slot),
+            Phase::Answering => self.answer_timed_out(slot),
             Phase::Connecting | Phase::Opening => self.opening_timed_out(slot),
             Phase::Deferred => self.respond(slot, &Response::text(503, "not admitted in time\n"), false),
             _ => self.core.table.force(slot),
@@ -162,6 +171,7 @@ impl<H: Handler> Engine<H> {
     pub(crate) fn start_drain(&mut self, plan: Drain) {
         let deadline = self.core.table.tick.wrapping_add(self.ticks(plan.deadline));
         self.drain = Some(Draining { plan, cursor: 0, deadline, told: false });
+        self.core.table.draining = true;
         self.drain_batch();
     }
 
@@ -212,11 +222,16 @@ impl<H: Handler> Engine<H> {
                 self.core.table.doom(slot, code, "", CloseCause::Drain);
                 true
             }
+            Phase::Opening if self.core.table.is_idle(slot) => {
+                self.finish(slot);
+                true
+            }
             Phase::Connecting | Phase::Opening | Phase::Deferred => {
                 self.respond(slot, &Response::text(503, "the server is going away\n"), false);
                 true
             }
-            Phase::Closing | Phase::Finishing | Phase::Lingering => false,
+            // A request in work is answered, within its timeout and the drain's, with the end behind it.
+            Phase::Answering | Phase::Closing | Phase::Finishing | Phase::Lingering => false,
         }
     }
 }

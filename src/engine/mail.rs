@@ -7,6 +7,7 @@ use super::error::{Full, Published};
 use super::handler::{ConnId, Message};
 use super::hub::Interest;
 use super::lane::Sender;
+use super::request::Response;
 use crate::driver::SocketId;
 use crate::proto::{CloseCode, MessageKind};
 use bytes::Bytes;
@@ -55,6 +56,7 @@ pub(crate) enum Mail<M> {
     Disconnect { id: SocketId, code: CloseCode, reason: Box<str> },
     User { id: SocketId, mail: M },
     Upgrade { id: SocketId, mail: M },
+    Respond { id: ConnId, response: Box<Response> },
 }
 
 /// The workers of a server, as one that publishes sees them.
@@ -77,7 +79,7 @@ pub(crate) struct Ports<M> {
 }
 
 impl<M: Send> Ports<M> {
-    fn post(&self, worker: usize, mail: Mail<M>, bytes: usize) -> Result<(), Full> {
+    pub(crate) fn post(&self, worker: usize, mail: Mail<M>, bytes: usize) -> Result<(), Full> {
         let Some(port) = self.ports.get(worker) else { return Err(Full) };
         port.lane.send(mail, bytes).map_err(|_| Full)
     }

@@ -24,6 +24,7 @@ mod drain;
 mod error;
 mod flush;
 mod handler;
+mod http;
 #[doc(hidden)] // public for the benchmarks alone, as are `lane` and `timer`: no part of the API
 pub mod hub;
 #[doc(hidden)]
@@ -33,6 +34,7 @@ mod opening;
 mod outbox;
 mod payload;
 mod random;
+mod request;
 mod session;
 mod table;
 mod target;
@@ -44,10 +46,11 @@ pub use config::{Budgets, Config, Limits, SlowConsumer};
 pub use counters::{Counters, Snapshot};
 pub use drain::Drain;
 pub use error::{CloseCause, CloseReason, ConnectError, Full, Published, SendStatus, SubscribeError};
-pub use handler::{Acceptance, Conn, ConnId, Handler, Message, Never, Request, Response, Scope, Upgrade};
+pub use handler::{Acceptance, Conn, ConnId, Handler, Message, Never, Scope, Upgrade};
 pub use mail::Handle;
 pub use opening::ClientResponse;
 pub use payload::PayloadWriter;
+pub use request::{Answer, Request, Response};
 pub use target::{Reconnect, Target};
 pub use timer::TimerId;
 pub use worker::{Worker, WorkerSeed, group};

@@ -98,7 +98,7 @@ impl<H: Handler> Engine<H> {
                 self.frames(slot, data);
             }
             Phase::Opening => self.opening(slot, data),
-            Phase::Deferred => table.stash(slot, data),
+            Phase::Answering | Phase::Deferred => table.stash(slot, data),
             Phase::Vacant | Phase::Connecting | Phase::Finishing | Phase::Lingering | Phase::Dead => {}
         }
     }
@@ -274,20 +274,11 @@ impl<H: Handler> Engine<H> {
 
     /// Lets leave what is queued, then shuts the sending side.
     pub(crate) fn finish(&mut self, slot: u32) {
-        let table = &mut self.core.table;
-        if table.hot[slot].phase < Phase::Finishing {
-            table.hot[slot].phase = Phase::Finishing;
-            self.start_deadline(slot);
-            self.core.table.mark_dirty(slot);
-            self.core.table.plan_resume(slot); // a paused socket would never show the peer's end
-        }
+        self.core.table.finish(slot);
     }
 
     pub(crate) fn start_deadline(&mut self, slot: u32) {
-        let due = self.ticks(self.core.table.config.limits.close_timeout);
-        let table = &mut self.core.table;
-        table.hot[slot].tick = table.tick;
-        table.arm(slot, table.tick.wrapping_add(due));
+        self.core.table.start_deadline(slot);
     }
 
     /// Tells the handler that a connection is over.
@@ -350,17 +341,20 @@ impl<H: Handler> Engine<H> {
             }
             Phase::Closing => self.finish(slot),
             Phase::Finishing => self.core.table.mark_dirty(slot),
+            Phase::Opening if waits && hot.has(flag::HELD | flag::RESUMING) => {} // these requests are answered first
+            Phase::Opening | Phase::Answering if !hot.has(flag::CLIENT) => self.requests_end(slot),
             Phase::Opening | Phase::Connecting => {
                 self.connect_failed(slot, ConnectError::Closed);
                 self.core.table.force(slot);
             }
-            Phase::Deferred | Phase::Lingering => self.core.table.force(slot),
+            Phase::Answering | Phase::Deferred | Phase::Lingering => self.core.table.force(slot),
             Phase::Vacant | Phase::Dead => {}
         }
     }
 
     fn failed(&mut self, slot: u32, kind: std::io::ErrorKind) {
         self.connect_failed(slot, ConnectError::Io(kind));
+        self.abandon(slot);
         self.core.table.force(slot);
         self.core.unsubscribe_all(slot);
         self.end(slot, CloseReason { code: 1006, cause: CloseCause::Failed(kind) });
@@ -368,6 +362,7 @@ impl<H: Handler> Engine<H> {
 
     fn closed(&mut self, id: SocketId) {
         let slot = id.slot;
+        self.abandon(slot);
         self.core.unsubscribe_all(slot);
         self.end(slot, CloseReason::LOST);
         let hot = &mut self.core.table.hot[slot];
@@ -393,8 +388,8 @@ impl<H: Handler> Engine<H> {
     /// Whether nothing may be received from a connection now.
     pub(crate) fn holds(&mut self, id: SocketId) -> bool {
         self.core.table.live(id).is_some_and(|hot| match hot.phase {
-            Phase::Deferred => true,
-            Phase::Open => hot.has(flag::HELD),
+            Phase::Answering | Phase::Deferred => true,
+            Phase::Opening | Phase::Open => hot.has(flag::HELD),
             _ => false,
         })
     }
@@ -403,12 +398,13 @@ impl<H: Handler> Engine<H> {
     pub(crate) fn resume(&mut self, id: SocketId) -> bool {
         let Some(hot) = self.core.table.live(id) else { return false };
         hot.flags &= !flag::RESUMING;
-        if hot.phase == Phase::Open && hot.has(flag::HELD) {
+        if self.holds(id) {
             return false;
         }
         if let Some(mut input) = self.core.table.unstash(id.slot) {
             match self.core.table.hot[id.slot].phase {
                 Phase::Open | Phase::Closing => self.frames(id.slot, &mut input),
+                Phase::Opening => self.requests(id.slot, &mut input),
                 _ => {}
             }
             self.core.table.spill.give(input);
@@ -420,7 +416,10 @@ impl<H: Handler> Engine<H> {
             self.eof(id.slot);
         }
         let hot = &self.core.table.hot[id.slot];
-        hot.phase > Phase::Open || !hot.has(flag::HELD)
+        if hot.has(flag::EOF) && matches!(hot.phase, Phase::Opening | Phase::Answering) {
+            self.eof(id.slot);
+        }
+        !self.holds(id)
     }
 
     // ---- mail -----------------------------------------------------------------------------------------------
@@ -442,6 +441,10 @@ impl<H: Handler> Engine<H> {
                 self.call(id.slot, |handler, conn, state| handler.mail(conn, state, mail));
             }
             Mail::Upgrade { id, mail } => self.answer_deferred(id, mail),
+            Mail::Respond { id, response } => {
+                let stale = !self.core.respond(id, &response);
+                self.core.table.counters.mail_stale += u64::from(stale);
+            }
             Mail::Send { .. } | Mail::Disconnect { .. } | Mail::User { .. } => self.core.table.counters.mail_stale += 1,
         }
         self.after_callbacks();

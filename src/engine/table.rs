@@ -6,6 +6,7 @@ use super::config::Config;
 use super::connection::{Closing, Cold, ColdPool, Hot, Phase, flag};
 use super::counters::Counters;
 use super::error::{CloseCause, SendStatus};
+use super::http::HttpDate;
 use super::hub::WorkerInterest;
 use super::outbox::{NodePool, Origin};
 use super::random::Random;
@@ -42,6 +43,9 @@ pub(crate) struct Table {
     pub(crate) open: u32,
     /// Bytes of publications that a walk still has to hand out.
     pub(crate) owed_bytes: usize,
+    /// Whether the worker is about to end.
+    pub(crate) draining: bool,
+    pub(crate) date: HttpDate,
     /// Received bytes behind the message in hand: how much a reply's frame is likely to grow.
     pub(crate) lookahead: usize,
     pub(crate) dirty: Vec<SocketId>,
@@ -76,6 +80,8 @@ impl Table {
             live: 0,
             open: 0,
             owed_bytes: 0,
+            draining: false,
+            date: HttpDate::default(),
             lookahead: 0,
             dirty: list(),
             doomed: list(),
@@ -167,9 +173,9 @@ impl Table {
         self.own(slot, need, 0, |out| encoder::frame(out, opcode, true, payload, key));
     }
 
-    /// Queues bytes that are no frame: the parts of opening handshakes, HTTP answers.
-    pub(crate) fn raw(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        self.own(slot, 512, 0, write);
+    /// Queues about `need` bytes that are no frame: the parts of opening handshakes, HTTP answers.
+    pub(crate) fn raw(&mut self, slot: u32, need: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        self.own(slot, need, 0, write);
     }
 
     /// Queues what is this connection's own, joined to what is queued already where it fits.

@@ -46,6 +46,7 @@ pub mod encoder;
 mod error;
 pub mod extensions;
 pub mod handshake;
+pub mod http;
 mod header;
 pub mod mask;
 mod message;

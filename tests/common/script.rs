@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 use wingbeat::{
-    Acceptance, ClientResponse, CloseCode, CloseReason, Conn, ConnId, ConnectError, Handler, Message, MessageKind,
-    Published, Request, Response, Scope, SendStatus, Upgrade,
+    Acceptance, Answer, ClientResponse, CloseCode, CloseReason, Conn, ConnId, ConnectError, Handler, Message,
+    MessageKind, Published, Request, Response, Scope, SendStatus, Upgrade,
 };
 
 /// What the handler was told, in order.
@@ -359,15 +359,16 @@ impl Handler for Script {
         }
     }
 
-    fn request(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Response {
-        match request.path() {
+    fn request(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Answer {
+        let response = match request.path() {
             "/healthz" => Response::text(200, "ok\n"),
             "/typed" => Response::with_type(200, "text/csv", vec![b'1', b',', b'2']),
             "/owned" => Response::text(200, format!("{}", request.path().len())),
             "/split" => Response::text(200, "ok\n").header("X-A", "a\r\nX-B: b"),
             "/panic" => self.panic(),
             _ => Response::not_found(),
-        }
+        };
+        response.into()
     }
 
     fn open(&mut self, conn: &mut Conn<'_>, me: &mut Me) {

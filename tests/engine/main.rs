@@ -7,6 +7,7 @@ mod closing;
 mod common;
 mod drain;
 mod flow;
+mod http;
 mod keepalive;
 mod opening;
 mod outgoing;
