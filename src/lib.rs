@@ -68,7 +68,7 @@ pub use driver::Address;
 #[cfg(feature = "epoll")]
 pub use engine::{
     Acceptance, Budgets, ClientResponse, CloseCause, CloseReason, Config, Conn, ConnId, ConnectError, Counters, Drain,
-    Full, Handle, Handler, Limits, Message, Never, PayloadWriter, Published, Reconnect, Request, Response, Scope,
+    Encoder, Encoding, Full, Handle, Handler, Limits, Message, Never, PayloadWriter, Published, Reconnect, Request, Response, Scope,
     SendStatus, SlowConsumer, Snapshot, SubscribeError, Target, TimerId, Upgrade, Worker,
 };
 pub use proto::{CloseCode, MessageKind};

@@ -5,6 +5,8 @@
 use super::config::Config;
 use super::connection::{Closing, Cold, ColdPool, Hot, Phase, flag};
 use super::counters::Counters;
+use super::delivery::Deliveries;
+use super::encoding::Coded;
 use super::error::{CloseCause, SendStatus};
 use super::hub::WorkerInterest;
 use super::outbox::{NodePool, Origin};
@@ -54,6 +56,10 @@ pub(crate) struct Table {
     pub(crate) closes: Vec<SocketId>,
     pub(super) spare: Vec<SocketId>,
     colds: ColdPool,
+    /// Callbacks that publications owe.
+    pub(super) deliveries: Deliveries,
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    pub(super) spare_coded: Vec<Box<Coded>>,
     pub(super) batch: Option<SendBatch>,
     pub(super) batches: Vec<SendBatch>,
 }
@@ -87,6 +93,8 @@ impl Table {
             closes: list(),
             spare: list(),
             colds: ColdPool::default(),
+            deliveries: Deliveries::default(),
+            spare_coded: Vec::new(),
             batch: Some(SendBatch::new()),
             batches: Vec::new(),
         }
@@ -125,6 +133,7 @@ impl Table {
     pub(crate) fn has_work(&self) -> bool {
         !(self.dirty.is_empty() && self.resumes.is_empty() && self.writable.is_empty() && self.doomed.is_empty())
             || !(self.closes.is_empty() && self.shutdowns.is_empty() && self.pauses.is_empty())
+            || !self.deliveries.is_empty()
     }
 
     // ---- sending --------------------------------------------------------------------------------------------

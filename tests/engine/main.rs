@@ -6,6 +6,7 @@ mod closing;
 #[path = "../common/mod.rs"]
 mod common;
 mod drain;
+mod encodings;
 mod flow;
 mod keepalive;
 mod opening;
