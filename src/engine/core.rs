@@ -151,7 +151,7 @@ impl Core {
     }
 
     /// As [`Core::subscribe`], for whatever kind of subscriber.
-    fn subscribe_any(&mut self, subscriber: u32, topic: &str, class: u8) -> Result<(), SubscribeError> {
+    pub(super) fn subscribe_any(&mut self, subscriber: u32, topic: &str, class: u8) -> Result<(), SubscribeError> {
         match self.topics.subscribe_as(subscriber, topic, class, &mut self.table) {
             Ok(Subscribed::New { first_here: true }) => {
                 let hash = self.table.interest.shared().hash(topic);

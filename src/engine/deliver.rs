@@ -26,7 +26,10 @@ pub(crate) struct Publication {
 impl Subscribers<Publication> for Table {
     #[inline]
     fn head(&mut self, conn: u32) -> &mut u32 {
-        &mut self.hot[conn].subscriptions
+        match self.listeners.head(conn) {
+            Some(head) => head,
+            None => &mut self.hot[conn].subscriptions,
+        }
     }
 
     #[inline]
@@ -113,7 +116,7 @@ impl Table {
                 self.deliver_frame(conn, frame);
             }
             if let Some(neutral) = coded.neutral(class) {
-                self.plan_delivery(conn, neutral);
+                self.plan_delivery(conn, class, neutral);
             }
             if coded.is_lost(class) {
                 self.counters.messages_accepted += 1;

@@ -1,8 +1,9 @@
 //! Publications that reach subscribers by a callback: noted while they are walked, made when no callback runs.
 #![forbid(unsafe_code)]
 
-use super::encoding::Neutral;
+use super::encoding::{LISTENING, Neutral};
 use super::handler::Handler;
+use super::listener::ListenerId;
 use super::session::Engine;
 use super::table::Table;
 use crate::driver::SocketId;
@@ -17,16 +18,25 @@ pub(crate) type Deliveries = VecDeque<Delivery>;
 /// A publication and whom it is for. It holds a share of the frame.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    to: SocketId,
+    to: To,
     neutral: Neutral,
+}
+
+#[derive(Debug)]
+enum To {
+    Conn(SocketId),
+    Listener(ListenerId),
 }
 
 impl Table {
     /// Notes a callback for a subscriber.
-    pub(super) fn plan_delivery(&mut self, conn: u32, neutral: &Neutral) {
+    pub(super) fn plan_delivery(&mut self, subscriber: u32, class: u8, neutral: &Neutral) {
         let neutral = neutral.share(&mut self.slab);
         self.counters.messages_accepted += 1;
-        let to = self.id(conn);
+        let to = match class {
+            LISTENING => To::Listener(self.listeners.id(subscriber)),
+            _ => To::Conn(self.id(subscriber)),
+        };
         self.deliveries.push_back(Delivery { to, neutral });
     }
 }
@@ -46,13 +56,25 @@ impl<H: Handler> Engine<H> {
     }
 
     fn make_delivery(&mut self, Delivery { to, neutral }: Delivery) {
-        if self.core.table.is_open(to) {
-            self.core.table.counters.messages_sent += 1;
-            let body = self.core.table.slab.body(&neutral.frame);
+        let table = &mut self.core.table;
+        let there = match to {
+            To::Conn(id) => table.is_open(id),
+            To::Listener(id) => table.listeners.is_open(id),
+        };
+        if there {
+            table.counters.messages_sent += 1;
+            let body = table.slab.body(&neutral.frame);
             let (topic, message) = neutral.open(body.bytes());
-            self.call(to.slot, |handler, conn, state| handler.delivery(conn, state, topic, message));
+            match to {
+                To::Conn(id) => {
+                    self.call(id.slot, |handler, conn, state| handler.delivery(conn, state, topic, message))
+                }
+                To::Listener(id) => {
+                    self.ask(|handler, scope| handler.heard(scope, id, topic, message));
+                }
+            }
         } else {
-            self.core.table.counters.messages_undelivered += 1;
+            table.counters.messages_undelivered += 1;
         }
         self.core.table.slab.release(neutral.frame);
     }

@@ -14,6 +14,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub(crate) const PLAIN: u8 = 0;
 /// Classes that connections can subscribe in, [`PLAIN`] among them.
 pub(crate) const ENCODINGS: usize = 16;
+/// The class of listeners: a callback, whatever the encoder says.
+pub(crate) const LISTENING: u8 = 16;
 /// Bytes of the memory for an encoding in the making that are kept between publications.
 const SCRATCH_BYTES: usize = 64 << 10;
 /// Records for publications with several encodings that are kept.
@@ -183,6 +185,7 @@ impl Core {
                 }
             }
         }
+        coded.calls |= classes & bit(LISTENING);
         if coded.calls != 0 {
             let neutral = Neutral::new(&mut self.table.slab, topic, message);
             owed += self.table.slab.len(&neutral.frame);

@@ -4,6 +4,7 @@
 use super::core::{Alarm, Core};
 use super::encoding::{Encoder, PLAIN};
 use super::error::{CloseCause, CloseReason, ConnectError, Published, SendStatus, SubscribeError};
+use super::listener::ListenerId;
 use super::opening::ClientResponse;
 use super::payload::PayloadWriter;
 use super::target::Target;
@@ -110,6 +111,11 @@ pub trait Handler: 'static {
     /// were published. Called after the callback or walk that brought it, in publish order.
     fn delivery(&mut self, conn: &mut Conn<'_>, state: &mut Self::State, topic: &str, message: Message<'_>) {
         let _ = (conn, state, topic, message);
+    }
+
+    /// A publication for a listener ([`Scope::listen`]), as it was published.
+    fn heard(&mut self, scope: &mut Scope<'_>, listener: ListenerId, topic: &str, message: Message<'_>) {
+        let _ = (scope, listener, topic, message);
     }
 
     /// What waits for this connection fell below the low watermark after it had been above the high one.

@@ -30,6 +30,7 @@ mod handler;
 pub mod hub;
 #[doc(hidden)]
 pub mod lane;
+mod listener;
 mod mail;
 mod opening;
 mod outbox;
@@ -46,8 +47,9 @@ pub use config::{Budgets, Config, Limits, SlowConsumer};
 pub use counters::{Counters, Snapshot};
 pub use drain::Drain;
 pub use encoding::{Encoder, Encoding};
-pub use error::{CloseCause, CloseReason, ConnectError, Full, Published, SendStatus, SubscribeError};
+pub use error::{CloseCause, CloseReason, ConnectError, Full, Published, SendStatus, SubscribeError, TooManyListeners};
 pub use handler::{Acceptance, Conn, ConnId, Handler, Message, Never, Request, Response, Scope, Upgrade};
+pub use listener::ListenerId;
 pub use mail::Handle;
 pub use opening::ClientResponse;
 pub use payload::PayloadWriter;

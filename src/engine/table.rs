@@ -9,6 +9,7 @@ use super::delivery::Deliveries;
 use super::encoding::Coded;
 use super::error::{CloseCause, SendStatus};
 use super::hub::WorkerInterest;
+use super::listener::Listeners;
 use super::outbox::{NodePool, Origin};
 use super::random::Random;
 use super::timer::{Link, Links, Wheel};
@@ -58,6 +59,7 @@ pub(crate) struct Table {
     colds: ColdPool,
     /// Callbacks that publications owe.
     pub(super) deliveries: Deliveries,
+    pub(super) listeners: Listeners,
     #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
     pub(super) spare_coded: Vec<Box<Coded>>,
     pub(super) batch: Option<SendBatch>,
@@ -67,6 +69,7 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(config: Config, wheel: Wheel, random: Random, interest: WorkerInterest, now: Instant) -> Self {
         let list = || Vec::with_capacity(config.driver.events);
+        let listeners = Listeners::new(interest.index());
         Table {
             hot: Paged::new(),
             slab: FrameSlab::new(config.frames),
@@ -94,6 +97,7 @@ impl Table {
             spare: list(),
             colds: ColdPool::default(),
             deliveries: Deliveries::default(),
+            listeners,
             spare_coded: Vec::new(),
             batch: Some(SendBatch::new()),
             batches: Vec::new(),

@@ -126,6 +126,8 @@ pub enum SubscribeError {
     TooManyTopics,
     /// The class is beyond those that there are.
     NoSuchClass,
+    /// Whoever should subscribe is gone. (For the owner's use: nothing here returns it.)
+    NoSubscriber,
 }
 
 impl fmt::Display for SubscribeError {
@@ -134,6 +136,7 @@ impl fmt::Display for SubscribeError {
             SubscribeError::TooManySubscriptions => "the connection has too many subscriptions",
             SubscribeError::TooManyTopics => "the worker has too many topics",
             SubscribeError::NoSuchClass => "there is no such class of subscriptions",
+            SubscribeError::NoSubscriber => "the subscriber is gone",
         })
     }
 }

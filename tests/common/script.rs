@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use wingbeat::{
     Acceptance, ClientResponse, CloseCode, CloseReason, Conn, ConnId, ConnectError, Encoder, Encoding, Handler,
-    Message, MessageKind, Published, Request, Response, Scope, SendStatus, Upgrade,
+    ListenerId, Message, MessageKind, Published, Request, Response, Scope, SendStatus, Upgrade,
 };
 
 /// What the handler was told, in order.
@@ -20,6 +20,8 @@ pub enum Event {
     Pong(u32, String),
     /// Key, topic, text.
     Delivery(u32, String, String),
+    /// Topic, text.
+    Heard(ListenerId, String, String),
     Close(u32, CloseReason),
     Connected(u64),
     ConnectFailed(u64, ConnectError),
@@ -420,6 +422,17 @@ impl Handler for Script {
         drop(record);
         if let Some(script) = text.strip_prefix('!') {
             self.run(conn, &script.replace(',', ";"));
+        }
+    }
+
+    fn heard(&mut self, scope: &mut Scope<'_>, listener: ListenerId, topic: &str, message: Message<'_>) {
+        let text = String::from_utf8_lossy(message.payload).into_owned();
+        self.record.borrow_mut().log(Event::Heard(listener, topic.to_owned(), text.clone()));
+        match text.as_str() {
+            "!stop" => scope.listener_close(listener),
+            "!panic" => self.panic(),
+            "!answer" => _ = scope.publish_from_listener(listener, topic, Message::text("heard")),
+            _ => {}
         }
     }
 

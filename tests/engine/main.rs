@@ -9,6 +9,7 @@ mod drain;
 mod encodings;
 mod flow;
 mod keepalive;
+mod listeners;
 mod opening;
 mod outgoing;
 mod topics;
