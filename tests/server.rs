@@ -285,7 +285,8 @@ fn http(address: SocketAddr, request: &str) -> String {
 #[test]
 fn plain_requests_get_the_handlers_answer() {
     let fixture = Fixture::new(server(2));
-    let get = |path: &str| http(fixture.address(), &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+    let get =
+        |path: &str| http(fixture.address(), &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
     let nothing = get("/nothing");
     assert!(nothing.starts_with("HTTP/1.1 404 Not Found\r\n"), "{nothing}");
     let fine = get("/healthz");

@@ -77,6 +77,8 @@ pub struct Limits {
     pub mail_overflow_bytes: usize,
     /// Topics that one connection is subscribed to. Beyond: an error to the caller. Default 1,024.
     pub subscriptions: u32,
+    /// Listeners of one worker ([`Scope::listen`](super::Scope::listen)). Beyond: an error to the caller. Default 100,000.
+    pub listeners: u32,
     /// Topics of one worker. Beyond: an error to the caller. Default 1,048,576.
     pub topics: u32,
 }
@@ -105,6 +107,7 @@ impl Default for Limits {
             mail_messages: 4096,
             mail_overflow_bytes: 4 << 20,
             subscriptions: 1024,
+            listeners: 100_000,
             topics: 1 << 20,
         }
     }

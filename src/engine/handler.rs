@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::core::{Alarm, Core};
+use super::encoding::{Encoder, PLAIN};
 use super::error::{CloseCause, CloseReason, ConnectError, Published, SendStatus, SubscribeError};
+use super::listener::ListenerId;
 use super::opening::ClientResponse;
 use super::payload::PayloadWriter;
 use super::request::{Answer, Request, Response};
@@ -123,6 +125,22 @@ pub trait Handler: 'static {
     /// Mail for this connection from another thread.
     fn mail(&mut self, conn: &mut Conn<'_>, state: &mut Self::State, mail: Self::Mail) {
         let _ = (conn, state, mail);
+    }
+
+    /// What turns publications into the encodings of classes 1 to 15. Asked once, when the worker starts.
+    fn encoder(&self) -> Option<Box<dyn Encoder>> {
+        None
+    }
+
+    /// A publication for a subscription whose [`Encoding`](super::Encoding) says `deliver`: topic and message as they
+    /// were published. Called after the callback or walk that brought it, in publish order.
+    fn delivery(&mut self, conn: &mut Conn<'_>, state: &mut Self::State, topic: &str, message: Message<'_>) {
+        let _ = (conn, state, topic, message);
+    }
+
+    /// A publication for a listener ([`Scope::listen`]), as it was published.
+    fn heard(&mut self, scope: &mut Scope<'_>, listener: ListenerId, topic: &str, message: Message<'_>) {
+        let _ = (scope, listener, topic, message);
     }
 
     /// What waits for this connection fell below the low watermark after it had been above the high one.
@@ -318,9 +336,18 @@ impl Conn<'_> {
         self.core.ping(self.slot, payload)
     }
 
-    /// Delivers what is published to `topic` from now on. A second time is no error and changes nothing.
+    /// Delivers what is published to `topic` from now on, as it is published. A second time is no error and changes
+    /// nothing (but the class of [`Conn::subscribe_as`]).
     pub fn subscribe(&mut self, topic: &str) -> Result<(), SubscribeError> {
-        self.core.subscribe(self.slot, topic)
+        self.core.subscribe(self.slot, topic, PLAIN)
+    }
+
+    /// As [`Conn::subscribe`], in an encoding class of 0 to 15: what the worker's [`Encoder`] makes of a publication for
+    /// that class, once for all its subscribers. Class 0 gets it as it is. A subscription of another class changes to
+    /// this one, after what was published before was delivered in the old one. Without an encoder the classes above 0
+    /// get nothing, and each message counts as dropped.
+    pub fn subscribe_as(&mut self, topic: &str, class: u8) -> Result<(), SubscribeError> {
+        self.core.subscribe(self.slot, topic, class)
     }
 
     /// Ends a subscription; what was published before is still delivered. False if there was none, or the connection is

@@ -59,7 +59,7 @@ impl<H: Handler> Engine<H> {
         let Some(state) = self.states[slot].as_mut() else { return };
         let (handler, mut conn) = (&mut self.handler, Conn { core: &mut self.core, slot });
         if catch_unwind(AssertUnwindSafe(|| run(handler, &mut conn, state))).is_err() {
-            self.panicked();
+            self.core.panicked();
             self.core.table.doom(slot, CloseCode::INTERNAL, "", CloseCause::Panic);
         }
     }
@@ -69,17 +69,9 @@ impl<H: Handler> Engine<H> {
         let (handler, mut scope) = (&mut self.handler, Scope { core: &mut self.core });
         let answer = catch_unwind(AssertUnwindSafe(|| run(handler, &mut scope))).ok();
         if answer.is_none() {
-            self.panicked();
+            self.core.panicked();
         }
         answer
-    }
-
-    fn panicked(&mut self) {
-        self.core.table.counters.panics += 1;
-        // The first of every 1,024, so that a handler that always panics does not fill the disk.
-        if self.core.table.counters.panics % 1024 == 1 {
-            tracing::error!(worker = self.core.worker, "a handler panicked (1 of 1,024 is logged)");
-        }
     }
 
     // ---- receiving ------------------------------------------------------------------------------------------
@@ -160,6 +152,9 @@ impl<H: Handler> Engine<H> {
             let table = &mut self.core.table;
             if table.owed_bytes > table.config.limits.owed_bytes && table.counters.published != published {
                 table.throttle(slot);
+            }
+            if !self.core.table.deliveries.is_empty() {
+                self.after_callbacks();
             }
         }
     }
@@ -303,14 +298,21 @@ impl<H: Handler> Engine<H> {
         }
     }
 
-    /// Does the closes that were noted while user code or a walk was running.
+    /// Does the closes that were noted while user code or a walk was running, and the callbacks that became due.
     pub(crate) fn after_callbacks(&mut self) {
-        while let Some(id) = self.core.table.doomed.pop() {
-            self.close_noted(id);
+        self.close_noted();
+        if !self.core.table.deliveries.is_empty() {
+            self.make_deliveries();
         }
     }
 
-    fn close_noted(&mut self, id: SocketId) {
+    pub(super) fn close_noted(&mut self) {
+        while let Some(id) = self.core.table.doomed.pop() {
+            self.close_one(id);
+        }
+    }
+
+    fn close_one(&mut self, id: SocketId) {
         let Some(hot) = self.core.table.live(id) else { return };
         let Some(closing) = hot.cold.as_deref_mut().and_then(|cold| cold.closing.take()) else { return };
         if hot.phase != Phase::Open {

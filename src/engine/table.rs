@@ -5,9 +5,12 @@
 use super::config::Config;
 use super::connection::{Closing, Cold, ColdPool, Hot, Phase, flag};
 use super::counters::Counters;
+use super::delivery::Deliveries;
+use super::encoding::Coded;
 use super::error::{CloseCause, SendStatus};
 use super::http::HttpDate;
 use super::hub::WorkerInterest;
+use super::listener::Listeners;
 use super::outbox::{NodePool, Origin};
 use super::random::Random;
 use super::timer::{Link, Links, Wheel};
@@ -58,6 +61,11 @@ pub(crate) struct Table {
     pub(crate) closes: Vec<SocketId>,
     pub(super) spare: Vec<SocketId>,
     colds: ColdPool,
+    /// Callbacks that publications owe.
+    pub(super) deliveries: Deliveries,
+    pub(super) listeners: Listeners,
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    pub(super) spare_coded: Vec<Box<Coded>>,
     pub(super) batch: Option<SendBatch>,
     pub(super) batches: Vec<SendBatch>,
 }
@@ -65,6 +73,7 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(config: Config, wheel: Wheel, random: Random, interest: WorkerInterest, now: Instant) -> Self {
         let list = || Vec::with_capacity(config.driver.events);
+        let listeners = Listeners::new(interest.index());
         Table {
             hot: Paged::new(),
             slab: FrameSlab::new(config.frames),
@@ -93,6 +102,9 @@ impl Table {
             closes: list(),
             spare: list(),
             colds: ColdPool::default(),
+            deliveries: Deliveries::default(),
+            listeners,
+            spare_coded: Vec::new(),
             batch: Some(SendBatch::new()),
             batches: Vec::new(),
         }
@@ -131,6 +143,7 @@ impl Table {
     pub(crate) fn has_work(&self) -> bool {
         !(self.dirty.is_empty() && self.resumes.is_empty() && self.writable.is_empty() && self.doomed.is_empty())
             || !(self.closes.is_empty() && self.shutdowns.is_empty() && self.pauses.is_empty())
+            || !self.deliveries.is_empty()
     }
 
     // ---- sending --------------------------------------------------------------------------------------------

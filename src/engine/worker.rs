@@ -7,6 +7,7 @@ use super::core::Core;
 use super::counters::Board;
 use super::deadlines::{BUCKETS, TICK};
 use super::drain::Drain;
+use super::encoding::Encodings;
 use super::error::ConnectError;
 use super::handler::{Handler, Scope};
 use super::hub::Interest;
@@ -105,7 +106,7 @@ impl<M: Send + 'static> WorkerSeed<M> {
         };
         let exchange = (!alone).then(|| Arc::clone(&handle.ports) as Arc<dyn Exchange>);
         let engine = Engine {
-            core: Core::new(index, Topics::new(limits), table, exchange),
+            core: Core::new(index, Topics::new(limits), table, exchange, Encodings::new(handler.encoder())),
             handler,
             states: Paged::new(),
             board,

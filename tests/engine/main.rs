@@ -6,9 +6,11 @@ mod closing;
 #[path = "../common/mod.rs"]
 mod common;
 mod drain;
+mod encodings;
 mod flow;
 mod http;
 mod keepalive;
+mod listeners;
 mod opening;
 mod outgoing;
 mod topics;
