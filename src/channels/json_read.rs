@@ -219,7 +219,7 @@ impl Nesting {
             self.outer.push(self.objects);
         }
         self.depth += 1;
-        self.objects = self.objects << 1 | u64::from(inside == Inside::Object);
+        self.objects = (self.objects << 1) | u64::from(inside == Inside::Object);
     }
 
     fn pop(&mut self) {
@@ -231,7 +231,8 @@ impl Nesting {
     }
 
     fn top(&self) -> Option<Inside> {
-        (self.depth > 0).then(|| if self.objects & 1 == 1 { Inside::Object } else { Inside::Array })
+        let innermost = if self.objects & 1 == 1 { Inside::Object } else { Inside::Array };
+        (self.depth > 0).then_some(innermost)
     }
 }
 
@@ -253,7 +254,7 @@ fn special(word: u64) -> u64 {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     let zero = |word: u64| word.wrapping_sub(ONES) & !word;
     let control = word.wrapping_sub(ONES * 0x20) & !word;
-    (control | zero(word ^ ONES * b'"' as u64) | zero(word ^ ONES * b'\\' as u64)) & ONES << 7
+    (control | zero(word ^ (ONES * b'"' as u64)) | zero(word ^ (ONES * b'\\' as u64))) & (ONES << 7)
 }
 
 #[cfg(test)]
