@@ -6,6 +6,8 @@
 
 mod broadcast;
 mod envelope;
+#[cfg(feature = "jwt")]
+pub mod jwt;
 mod payload;
 pub mod presence;
 mod serializer;
