@@ -70,7 +70,7 @@ impl<'a> Message<'a> {
 pub trait Handler: 'static {
     /// What you keep per connection. It lives beside the connection, so that both can be borrowed at once.
     type State: 'static;
-    /// What other threads may send to one connection; [`Never`] if nothing.
+    /// What other threads may send to one connection, or to a worker; [`Never`] if nothing.
     type Mail: Send + 'static;
 
     /// An opening handshake that is valid so far: who may connect, and with what state.
@@ -100,6 +100,11 @@ pub trait Handler: 'static {
     /// Mail for this connection from another thread.
     fn mail(&mut self, conn: &mut Conn<'_>, state: &mut Self::State, mail: Self::Mail) {
         let _ = (conn, state, mail);
+    }
+
+    /// Mail for this worker, sent with [`Handle::mail_worker`](super::Handle::mail_worker).
+    fn worker_mail(&mut self, scope: &mut Scope<'_>, mail: Self::Mail) {
+        let _ = (scope, mail);
     }
 
     /// What turns publications into the encodings of classes 1 to 15. Asked once, when the worker starts.

@@ -444,6 +444,7 @@ impl<H: Handler> Engine<H> {
                 self.call(id.slot, |handler, conn, state| handler.mail(conn, state, mail));
             }
             Mail::Upgrade { id, mail } => self.answer_deferred(id, mail),
+            Mail::Worker { mail } => _ = self.ask(|handler, scope| handler.worker_mail(scope, mail)),
             Mail::Send { .. } | Mail::Disconnect { .. } | Mail::User { .. } => self.core.table.counters.mail_stale += 1,
         }
         self.after_callbacks();

@@ -22,6 +22,8 @@ pub enum Event {
     Delivery(u32, String, String),
     /// Topic, text.
     Heard(ListenerId, String, String),
+    /// Worker, text.
+    WorkerMail(u16, String),
     Close(u32, CloseReason),
     Connected(u64),
     ConnectFailed(u64, ConnectError),
@@ -422,6 +424,18 @@ impl Handler for Script {
         drop(record);
         if let Some(script) = text.strip_prefix('!') {
             self.run(conn, &script.replace(',', ";"));
+        }
+    }
+
+    fn worker_mail(&mut self, scope: &mut Scope<'_>, mail: String) {
+        self.record.borrow_mut().log(Event::WorkerMail(scope.worker(), mail.clone()));
+        match mail.split_once(' ') {
+            Some(("tell", rest)) => {
+                let (topic, text) = rest.split_once(' ').expect("tell TOPIC TEXT");
+                scope.publish(topic, Message::text(text));
+            }
+            _ if mail == "panic" => self.panic(),
+            _ => {}
         }
     }
 
