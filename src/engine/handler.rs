@@ -7,6 +7,7 @@ use super::error::{CloseCause, CloseReason, ConnectError, Published, SendStatus,
 use super::listener::ListenerId;
 use super::opening::ClientResponse;
 use super::payload::PayloadWriter;
+use super::profile::Profile;
 use super::target::Target;
 use super::timer::TimerId;
 use crate::driver::SocketId;
@@ -168,7 +169,7 @@ pub trait Handler: 'static {
 pub enum Upgrade<S> {
     /// Open the connection with this state.
     Accept(S),
-    /// As `Accept`, with a subprotocol or header fields in the 101.
+    /// As `Accept`, with a subprotocol or header fields in the 101, or limits of its own.
     AcceptWith(S, Acceptance),
     /// Refuse with this HTTP response.
     Reject(Response),
@@ -177,11 +178,12 @@ pub enum Upgrade<S> {
     Later,
 }
 
-/// What a 101 carries beyond the necessary.
+/// What a 101 carries beyond the necessary, and the [`Profile`] of the connection.
 #[derive(Debug, Default, Clone)]
 pub struct Acceptance {
     pub(crate) protocol: Option<Box<str>>,
     pub(crate) headers: Vec<(Box<str>, Box<str>)>,
+    pub(super) profile: Option<Profile>,
 }
 
 impl Acceptance {

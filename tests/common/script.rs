@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use wingbeat::{
     Acceptance, ClientResponse, CloseCode, CloseReason, Conn, ConnId, ConnectError, Encoder, Encoding, Handler,
-    ListenerId, Message, MessageKind, Published, Request, Response, Scope, SendStatus, Upgrade,
+    Keepalive, ListenerId, Message, MessageKind, Profile, Published, Request, Response, Scope, SendStatus, Upgrade,
 };
 
 /// What the handler was told, in order.
@@ -355,6 +355,16 @@ impl Handler for Script {
                 assert!(request.offers_protocol("chat"));
                 let with = Acceptance::new().protocol("chat").header("X-Served-By", "sim");
                 Upgrade::AcceptWith(self.accept(id, key), with)
+            }
+            "/profile" => {
+                // Message bytes, milliseconds until it is idle, close code (0: with pings).
+                let numbers = text("x-profile").expect("a profile");
+                let mut numbers = numbers.split(' ');
+                let message_bytes = number(numbers.next());
+                let idle_timeout = Duration::from_millis(number(numbers.next()));
+                let keepalive = CloseCode::new(number(numbers.next())).map_or(Keepalive::Ping, Keepalive::Silent);
+                let profile = Profile { message_bytes, idle_timeout, keepalive };
+                Upgrade::AcceptWith(self.accept(id, key), Acceptance::new().profile(profile))
             }
             "/unoffered" => Upgrade::AcceptWith(Me(id), Acceptance::new().protocol("other")),
             "/split" => Upgrade::AcceptWith(Me(id), Acceptance::new().header("X-A", "a\r\nX-B: b")),
