@@ -437,14 +437,6 @@ impl Conn<'_> {
         self.core.subscribe(self.slot, topic, PLAIN)
     }
 
-    /// As [`Conn::subscribe`], in an encoding class of 0 to 15: what the worker's [`Encoder`] makes of a publication for
-    /// that class, once for all its subscribers. Class 0 gets it as it is. A subscription of another class changes to
-    /// this one, after what was published before was delivered in the old one. Without an encoder the classes above 0
-    /// get nothing, and each message counts as dropped.
-    pub fn subscribe_as(&mut self, topic: &str, class: u8) -> Result<(), SubscribeError> {
-        self.core.subscribe(self.slot, topic, class)
-    }
-
     /// Ends a subscription; what was published before is still delivered. False if there was none, or the connection is
     /// closing, which ends all of them.
     pub fn unsubscribe(&mut self, topic: &str) -> bool {
