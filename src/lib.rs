@@ -68,9 +68,9 @@ pub use driver::Address;
 #[cfg(feature = "epoll")]
 pub use engine::{
     Acceptance, Answer, Budgets, ClientResponse, CloseCause, CloseReason, Config, Conn, ConnId, ConnectError, Counters,
-    Drain, Encoder, Encoding, Full, Handle, Handler, Limits, ListenerId, Message, Never, PayloadWriter, Published,
-    Reconnect, Request, Response, Scope, SendStatus, SlowConsumer, Snapshot, SubscribeError, Target, TimerId,
-    TooManyListeners, Upgrade, Worker,
+    Drain, Encoder, Encoding, Full, Handle, Handler, Keepalive, Limits, ListenerId, Message, Never, PayloadWriter,
+    Profile, Published, Reconnect, Request, Response, Scope, SendStatus, SlowConsumer, Snapshot, SubscribeError,
+    Target, TimerId, TooManyListeners, Upgrade, Worker,
 };
 pub use proto::{CloseCode, MessageKind};
 #[cfg(feature = "epoll")]

@@ -616,3 +616,45 @@ fn a_timer_set_between_turns_counts_from_then() {
         worker.wait(Some(Duration::ZERO)).unwrap();
     }
 }
+
+/// Passes on what its worker is mailed.
+struct Mailbox {
+    worker: u16,
+    got: Sender<(u16, String)>,
+}
+
+impl Handler for Mailbox {
+    type State = ();
+    type Mail = String;
+
+    fn upgrade(&mut self, _: &mut Scope<'_>, _: &Request<'_>) -> Upgrade<()> {
+        Upgrade::Accept(())
+    }
+
+    fn message(&mut self, _: &mut Conn<'_>, _: &mut (), _: wingbeat::Message<'_>) {}
+
+    fn worker_mail(&mut self, scope: &mut Scope<'_>, mail: String) {
+        assert_eq!(scope.worker(), self.worker);
+        self.got.send((self.worker, mail)).expect("the test waits for it");
+    }
+}
+
+/// A handler has the handle from the start: what it mails before the others exist waits for them.
+#[test]
+fn handlers_mail_each_others_workers() {
+    let (got, mails) = channel();
+    let server = Server::bind(LOCAL).unwrap().workers(3);
+    let running = server.spawn_with(move |worker, handle| {
+        for to in 0..handle.workers() {
+            handle.mail_worker(to, format!("from {worker}")).unwrap();
+        }
+        Mailbox { worker: worker as u16, got: got.clone() }
+    });
+    let running = running.unwrap();
+    let mut all: Vec<_> = (0..9).map(|_| mails.recv_timeout(LONG).unwrap()).collect();
+    all.sort();
+    let expected = (0..3).flat_map(|to| (0..3).map(move |from| (to, format!("from {from}"))));
+    assert!(all.iter().cloned().eq(expected), "{all:?}");
+    running.drain(Drain { deadline: Duration::ZERO, ..Drain::default() });
+    running.join().unwrap();
+}

@@ -1,7 +1,7 @@
 //! Limits, budgets and sizes of a worker: every number that bounds something, with its default and unit.
 #![forbid(unsafe_code)]
 
-use crate::{buffer::FrameSlabConfig, driver::DriverConfig, proto::ReadLimits, proto::handshake::RequestLimits};
+use crate::{buffer::FrameSlabConfig, driver::DriverConfig, proto::handshake::RequestLimits};
 use std::time::Duration;
 
 /// What happens to a connection that does not take what its topics bring.
@@ -114,19 +114,6 @@ impl Default for Limits {
 }
 
 impl Limits {
-    pub(crate) fn read(&self) -> ReadLimits {
-        ReadLimits {
-            max_message: self.message_bytes,
-            free_fragments: self.fragments_free,
-            min_fragment_bytes: self.fragment_bytes_min,
-        }
-    }
-
-    /// The silence after which a ping is sent.
-    pub(crate) fn ping_after(&self) -> Duration {
-        self.idle_timeout / 3 * 2 // in this order: the timeout may be `Duration::MAX`
-    }
-
     pub(crate) fn request(&self) -> RequestLimits {
         RequestLimits { max_bytes: self.request_bytes, max_headers: self.request_headers.min(64) }
     }

@@ -85,6 +85,8 @@ pub(crate) struct Hot {
     pub(crate) address: u32,
     pub(crate) flags: u16,
     pub(crate) phase: Phase,
+    /// Index of its profile among the worker's.
+    pub(crate) profile: u8,
 }
 
 const _: () = assert!(size_of::<Hot>() <= 80, "the hot record outgrew its budget");
@@ -103,6 +105,7 @@ impl Default for Hot {
             address: u32::MAX,
             flags: 0,
             phase: Phase::Vacant,
+            profile: 0,
         }
     }
 }

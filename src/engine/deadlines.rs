@@ -6,6 +6,7 @@ use super::core::Alarm;
 use super::drain::{Drain, Draining};
 use super::error::{CloseCause, CloseReason, ConnectError};
 use super::handler::Handler;
+use super::profile::Keepalive;
 use super::request::Response;
 use super::session::Engine;
 use crate::proto::{CloseCode, Opcode};
@@ -97,36 +98,41 @@ impl<H: Handler> Engine<H> {
         elapsed >= due
     }
 
-    /// RFC 6455 §5.5.2: a ping at two thirds of the idle timeout, the end at the whole.
+    /// RFC 6455 §5.5.2: a ping at two thirds of the idle timeout, the end at the whole; or the end alone.
     fn keepalive(&mut self, slot: u32, elapsed: u32) {
-        let limits = self.core.table.config.limits;
         if self.core.table.hot[slot].has(flag::BLOCKED) {
             return self.stall(slot);
         }
+        let profile = *self.core.table.profile(slot);
+        if profile.idle_timeout.is_zero() {
+            return self.arm_in(slot, self.core.table.config.limits.stall_timeout);
+        }
+        let (first, end) = (self.ticks(profile.first_deadline()), self.ticks(profile.idle_timeout));
         let table = &mut self.core.table;
+        let tick = table.tick;
         let hot = &mut table.hot[slot];
-        if limits.idle_timeout.is_zero() {
-            return self.arm_in(slot, limits.stall_timeout);
-        }
         if hot.has(flag::HELD) {
-            hot.tick = table.tick; // we do not listen: its silence says nothing
-            return self.watch(slot, self.core.table.tick.wrapping_add(self.ticks(limits.idle_timeout)));
+            hot.tick = tick; // we do not listen: its silence says nothing
+            return self.watch(slot, tick.wrapping_add(end));
         }
-        let (ping, end) = (self.ticks(limits.ping_after()), self.ticks(limits.idle_timeout));
-        let table = &mut self.core.table;
-        let pinged = table.hot[slot].has(flag::PINGED);
-        if pinged && elapsed >= end {
-            return table.doom(slot, CloseCode::GOING_AWAY, "idle", CloseCause::Idle);
-        }
-        if !pinged && elapsed >= ping {
-            // A process that was stopped comes here late: the peer still gets its ping, and the time to answer it.
-            table.hot[slot].tick = table.tick.wrapping_sub(ping);
-            table.hot[slot].flags |= flag::PINGED;
-            table.control(slot, Opcode::Ping, b"");
-        }
-        let table = &self.core.table;
-        let next = if table.hot[slot].has(flag::PINGED) { end } else { ping };
-        self.watch(slot, table.hot[slot].tick.wrapping_add(next));
+        let due = match (profile.keepalive, hot.has(flag::PINGED)) {
+            (Keepalive::Ping, true) if elapsed >= end => {
+                return table.doom(slot, CloseCode::GOING_AWAY, "idle", CloseCause::Idle);
+            }
+            (Keepalive::Silent(code), _) if elapsed >= end => {
+                return self.core.close(slot, code, "idle", CloseCause::Idle);
+            }
+            (Keepalive::Ping, false) if elapsed >= first => {
+                // A process that was stopped comes here late: the peer still gets its ping, and the time to answer it.
+                hot.tick = tick.wrapping_sub(first);
+                hot.flags |= flag::PINGED;
+                table.control(slot, Opcode::Ping, b"");
+                end
+            }
+            (Keepalive::Ping, false) => first,
+            (Keepalive::Ping, true) | (Keepalive::Silent(_), _) => end,
+        };
+        self.watch(slot, self.core.table.hot[slot].tick.wrapping_add(due));
     }
 
     /// Arms the timer of an open connection: for `due`, or earlier to see whether it has stalled.

@@ -3,7 +3,8 @@
 
 use super::core::{Core, opcode};
 use super::deliver::Publication;
-use super::handler::Message;
+use super::error::SubscribeError;
+use super::handler::{Conn, Message};
 use super::table::Table;
 use crate::buffer::{FrameRef, FrameSlab};
 use crate::proto::{MessageKind, encoder};
@@ -54,6 +55,16 @@ impl Encoding {
     }
 }
 
+impl Conn<'_> {
+    /// As [`Conn::subscribe`], in an encoding class of 0 to 15: what the worker's [`Encoder`] makes of a publication for
+    /// that class, once for all its subscribers. Class 0 gets it as it is. A subscription of another class changes to
+    /// this one, after what was published before was delivered in the old one. Without an encoder the classes above 0
+    /// get nothing, and each message counts as dropped.
+    pub fn subscribe_as(&mut self, topic: &str, class: u8) -> Result<(), SubscribeError> {
+        self.core.subscribe(self.slot, topic, class)
+    }
+}
+
 /// A worker's encoder, and the memory it writes into.
 #[derive(Default)]
 pub(crate) struct Encodings {
@@ -66,7 +77,7 @@ impl Encodings {
         Encodings { encoder, out: Vec::new() }
     }
 
-    /// None: there is no encoder, or it panicked.
+    /// Leaves the message in `out`.
     fn encode(&mut self, class: u8, topic: &str, message: Message<'_>) -> Result<Encoding, Panicked> {
         self.out.clear();
         let (Some(encoder), out) = (&mut self.encoder, &mut self.out) else { return Err(Panicked(false)) };
@@ -80,7 +91,7 @@ impl fmt::Debug for Encodings {
     }
 }
 
-/// There is no encoding: no encoder, or one that panicked.
+/// Why there is no encoding: the encoder panicked, or (false) there is none.
 struct Panicked(bool);
 
 /// What subscribers of other classes than [`PLAIN`] get of a publication.

@@ -7,6 +7,7 @@ use super::error::{CloseCause, CloseReason, ConnectError, Published, SendStatus,
 use super::listener::ListenerId;
 use super::opening::ClientResponse;
 use super::payload::PayloadWriter;
+use super::profile::Profile;
 use super::request::{Answer, Request, Response};
 use super::target::Target;
 use super::timer::TimerId;
@@ -71,7 +72,7 @@ impl<'a> Message<'a> {
 pub trait Handler: 'static {
     /// What you keep per connection. It lives beside the connection, so that both can be borrowed at once.
     type State: 'static;
-    /// What other threads may send to one connection; [`Never`] if nothing.
+    /// What other threads may send to one connection, or to a worker; [`Never`] if nothing.
     type Mail: Send + 'static;
 
     /// Whether [`Handler::upgrade`] decides about this request; else it is [`Handler::request`]. Asked once its head is
@@ -125,6 +126,11 @@ pub trait Handler: 'static {
     /// Mail for this connection from another thread.
     fn mail(&mut self, conn: &mut Conn<'_>, state: &mut Self::State, mail: Self::Mail) {
         let _ = (conn, state, mail);
+    }
+
+    /// Mail for this worker, sent with [`Handle::mail_worker`](super::Handle::mail_worker).
+    fn worker_mail(&mut self, scope: &mut Scope<'_>, mail: Self::Mail) {
+        let _ = (scope, mail);
     }
 
     /// What turns publications into the encodings of classes 1 to 15. Asked once, when the worker starts.
@@ -188,7 +194,7 @@ pub trait Handler: 'static {
 pub enum Upgrade<S> {
     /// Open the connection with this state.
     Accept(S),
-    /// As `Accept`, with a subprotocol or header fields in the 101.
+    /// As `Accept`, with a subprotocol or header fields in the 101, or limits of its own.
     AcceptWith(S, Acceptance),
     /// Refuse with this HTTP response.
     Reject(Response),
@@ -197,11 +203,12 @@ pub enum Upgrade<S> {
     Later,
 }
 
-/// What a 101 carries beyond the necessary.
+/// What a 101 carries beyond the necessary, and the [`Profile`] of the connection.
 #[derive(Debug, Default, Clone)]
 pub struct Acceptance {
     pub(crate) protocol: Option<Box<str>>,
     pub(crate) headers: Vec<(Box<str>, Box<str>)>,
+    pub(super) profile: Option<Profile>,
 }
 
 impl Acceptance {
@@ -340,14 +347,6 @@ impl Conn<'_> {
     /// nothing (but the class of [`Conn::subscribe_as`]).
     pub fn subscribe(&mut self, topic: &str) -> Result<(), SubscribeError> {
         self.core.subscribe(self.slot, topic, PLAIN)
-    }
-
-    /// As [`Conn::subscribe`], in an encoding class of 0 to 15: what the worker's [`Encoder`] makes of a publication for
-    /// that class, once for all its subscribers. Class 0 gets it as it is. A subscription of another class changes to
-    /// this one, after what was published before was delivered in the old one. Without an encoder the classes above 0
-    /// get nothing, and each message counts as dropped.
-    pub fn subscribe_as(&mut self, topic: &str, class: u8) -> Result<(), SubscribeError> {
-        self.core.subscribe(self.slot, topic, class)
     }
 
     /// Ends a subscription; what was published before is still delivered. False if there was none, or the connection is

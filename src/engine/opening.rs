@@ -148,6 +148,7 @@ impl<H: Handler> Engine<H> {
         match server::write_accept(&mut answer, upgrade, with.protocol.as_deref(), &extra) {
             Ok(()) => {
                 self.core.table.raw(slot, 512, |out| out.extend_from_slice(&answer));
+                self.core.table.set_profile(slot, with.profile);
                 self.open(slot, state, Role::Server);
             }
             Err(error) => {
@@ -160,8 +161,7 @@ impl<H: Handler> Engine<H> {
     }
 
     fn open(&mut self, slot: u32, state: H::State, role: Role) {
-        let limits = self.core.table.config.limits;
-        let idle = self.ticks(limits.ping_after());
+        let idle = self.ticks(self.core.table.profile(slot).first_deadline());
         let table = &mut self.core.table;
         table.counters.opened += 1;
         table.open += 1;

@@ -103,7 +103,7 @@ impl<H: Handler> Engine<H> {
 
     fn read(&mut self, slot: u32, mut data: &mut [u8]) {
         const LOOK: u16 = flag::HELD | flag::DOOMED;
-        let limits = self.core.table.config.limits.read();
+        let limits = self.core.table.read_limits(slot);
         loop {
             let hot = &mut self.core.table.hot[slot];
             if hot.has(LOOK)
@@ -447,6 +447,7 @@ impl<H: Handler> Engine<H> {
                 let stale = !self.core.respond(id, &response);
                 self.core.table.counters.mail_stale += u64::from(stale);
             }
+            Mail::Worker { mail } => _ = self.ask(|handler, scope| handler.worker_mail(scope, mail)),
             Mail::Send { .. } | Mail::Disconnect { .. } | Mail::User { .. } => self.core.table.counters.mail_stale += 1,
         }
         self.after_callbacks();

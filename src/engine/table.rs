@@ -12,6 +12,7 @@ use super::http::HttpDate;
 use super::hub::WorkerInterest;
 use super::listener::Listeners;
 use super::outbox::{NodePool, Origin};
+use super::profile::Profiles;
 use super::random::Random;
 use super::timer::{Link, Links, Wheel};
 use crate::buffer::{FrameSlab, Paged, SendBatch, SpillPool};
@@ -64,6 +65,7 @@ pub(crate) struct Table {
     /// Callbacks that publications owe.
     pub(super) deliveries: Deliveries,
     pub(super) listeners: Listeners,
+    pub(super) profiles: Profiles,
     #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
     pub(super) spare_coded: Vec<Box<Coded>>,
     pub(super) batch: Option<SendBatch>,
@@ -104,6 +106,7 @@ impl Table {
             colds: ColdPool::default(),
             deliveries: Deliveries::default(),
             listeners,
+            profiles: Profiles::new(&config.limits),
             spare_coded: Vec::new(),
             batch: Some(SendBatch::new()),
             batches: Vec::new(),

@@ -79,6 +79,11 @@ pub fn group<M: Send + 'static>(wakers: &[Arc<dyn Wake>], config: Config) -> (Ve
 }
 
 impl<M: Send + 'static> WorkerSeed<M> {
+    /// The handle to this worker and those of its group, for the handler that is to be made.
+    pub fn handle(&self) -> &Handle<M> {
+        &self.handle
+    }
+
     /// Makes the worker, on the thread that will run it.
     pub fn start<H: Handler<Mail = M>, D: Driver>(self, driver: D, handler: H) -> Worker<H, D> {
         let mut worker = self.start_at(driver, handler, Instant::now(), None);

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use wingbeat::{
     Acceptance, Answer, ClientResponse, CloseCode, CloseReason, Conn, ConnId, ConnectError, Encoder, Encoding, Handler,
-    ListenerId, Message, MessageKind, Published, Request, Response, Scope, SendStatus, Upgrade,
+    Keepalive, ListenerId, Message, MessageKind, Profile, Published, Request, Response, Scope, SendStatus, Upgrade,
 };
 
 /// What the handler was told, in order.
@@ -22,6 +22,8 @@ pub enum Event {
     Delivery(u32, String, String),
     /// Topic, text.
     Heard(ListenerId, String, String),
+    /// Worker, text.
+    WorkerMail(u16, String),
     Close(u32, CloseReason),
     Connected(u64),
     ConnectFailed(u64, ConnectError),
@@ -354,6 +356,16 @@ impl Handler for Script {
                 let with = Acceptance::new().protocol("chat").header("X-Served-By", "sim");
                 Upgrade::AcceptWith(self.accept(id, key), with)
             }
+            "/profile" => {
+                // Message bytes, milliseconds until it is idle, close code (0: with pings).
+                let numbers = text("x-profile").expect("a profile");
+                let mut numbers = numbers.split(' ');
+                let message_bytes = number(numbers.next());
+                let idle_timeout = Duration::from_millis(number(numbers.next()));
+                let keepalive = CloseCode::new(number(numbers.next())).map_or(Keepalive::Ping, Keepalive::Silent);
+                let profile = Profile { message_bytes, idle_timeout, keepalive };
+                Upgrade::AcceptWith(self.accept(id, key), Acceptance::new().profile(profile))
+            }
             "/unoffered" => Upgrade::AcceptWith(Me(id), Acceptance::new().protocol("other")),
             "/split" => Upgrade::AcceptWith(Me(id), Acceptance::new().header("X-A", "a\r\nX-B: b")),
             _ => Upgrade::Accept(self.accept(id, key)),
@@ -423,6 +435,18 @@ impl Handler for Script {
         drop(record);
         if let Some(script) = text.strip_prefix('!') {
             self.run(conn, &script.replace(',', ";"));
+        }
+    }
+
+    fn worker_mail(&mut self, scope: &mut Scope<'_>, mail: String) {
+        self.record.borrow_mut().log(Event::WorkerMail(scope.worker(), mail.clone()));
+        match mail.split_once(' ') {
+            Some(("tell", rest)) => {
+                let (topic, text) = rest.split_once(' ').expect("tell TOPIC TEXT");
+                scope.publish(topic, Message::text(text));
+            }
+            _ if mail == "panic" => self.panic(),
+            _ => {}
         }
     }
 

@@ -13,5 +13,6 @@ mod keepalive;
 mod listeners;
 mod opening;
 mod outgoing;
+mod profiles;
 mod topics;
 mod workers;
