@@ -5,7 +5,7 @@ use super::Shared;
 use super::line::{Desk, Gone, Line, Whose};
 use super::longpoll::{self, Ask, Reply, Session, SessionId, What};
 use super::mail::{Mail, PostOffice, conn_address};
-use super::mount::{Admitted, LongPollOptions, Refusal, Transport};
+use super::mount::{Admitted, LongPollOptions, Refusal, Transport, Vars};
 use super::timers::TimerTable;
 use crate::channels::{Reason, Scratch, Socket};
 use crate::engine::{
@@ -58,14 +58,8 @@ impl EndpointHandler {
 
     // ---- long-polling ---------------------------------------------------------------------------------------
 
-    fn longpoll(
-        &mut self,
-        scope: &mut Scope<'_>,
-        request: &Request<'_>,
-        mount: u16,
-        vars: Vec<(String, String)>,
-    ) -> Answer {
-        let options = Arc::clone(&self.shared.longpoll_options(mount));
+    fn longpoll(&mut self, scope: &mut Scope<'_>, request: &Request<'_>, mount: u16, vars: Vars) -> Answer {
+        let options = Arc::clone(self.shared.longpoll_options(mount));
         match request.method() {
             "OPTIONS" => longpoll::preflight(request).into(),
             "GET" | "HEAD" | "POST" if !self.shared.origin(mount).allows(request.header("origin"), request) => {
@@ -111,7 +105,7 @@ impl EndpointHandler {
         scope: &mut Scope<'_>,
         request: &Request<'_>,
         mount: u16,
-        vars: Vec<(String, String)>,
+        vars: Vars,
         options: Arc<LongPollOptions>,
     ) -> Response {
         let refused = || longpoll::answer(&json!({ "status": 403 }));

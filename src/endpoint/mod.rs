@@ -40,6 +40,7 @@ use crate::engine::{Config, Drain, Handle, Message, Published, Scope, Snapshot};
 use crate::http::{Context, OriginPolicy, Router};
 use crate::server::{Running, Server, ToAddress};
 use classes::Classes;
+use mount::Vars;
 use path::Pattern;
 use std::{error, fmt, io, sync::Arc};
 
@@ -219,14 +220,14 @@ impl Default for Endpoint {
 }
 
 impl Shared {
-    fn websocket(&self, path: &str) -> Option<(u16, Vec<(String, String)>, &WebSocketOptions)> {
+    fn websocket(&self, path: &str) -> Option<(u16, Vars, &WebSocketOptions)> {
         (0..).zip(&self.mounts).find_map(|(index, place)| {
             let vars = place.websocket.as_ref()?.matches(path)?;
             Some((index, vars, place.mount.websocket.as_ref()?))
         })
     }
 
-    fn longpoll(&self, path: &str) -> Option<(u16, Vec<(String, String)>)> {
+    fn longpoll(&self, path: &str) -> Option<(u16, Vars)> {
         (0..).zip(&self.mounts).find_map(|(index, place)| Some((index, place.longpoll.as_ref()?.0.matches(path)?)))
     }
 

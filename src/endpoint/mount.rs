@@ -49,13 +49,18 @@ pub enum Connect {
 pub struct Mount {
     pub(super) socket: Arc<UserSocket>,
     connect: Box<dyn Fn(&ConnectInfo<'_>) -> Connect + Send + Sync>,
-    on_error: Option<Box<dyn Fn(&Request<'_>, &str) -> Response + Send + Sync>>,
+    on_error: Option<OnError>,
     pub(super) origin: Option<OriginPolicy>,
     auth_token: bool,
     subprotocols: Option<Vec<String>>,
     pub(super) websocket: Option<WebSocketOptions>,
     pub(super) longpoll: Option<LongPollOptions>,
 }
+
+type OnError = Box<dyn Fn(&Request<'_>, &str) -> Response + Send + Sync>;
+
+/// The names and values of a path's variables.
+pub(super) type Vars = Vec<(String, String)>;
 
 /// How a mount serves WebSockets.
 #[derive(Clone, Debug)]
@@ -250,7 +255,7 @@ impl Mount {
     pub(super) fn admit(
         &self,
         request: &Request<'_>,
-        vars: Vec<(String, String)>,
+        vars: Vars,
         origin: &OriginPolicy,
         transport: Transport,
     ) -> Result<Admitted, Refusal> {

@@ -1,6 +1,7 @@
 //! Where a socket is mounted: literal segments and variables.
 #![forbid(unsafe_code)]
 
+use super::mount::Vars;
 use crate::http::query::decode;
 
 #[derive(Debug)]
@@ -24,7 +25,7 @@ impl Pattern {
 
     /// The values of the variables whose names do not begin with `_`; none if the path is another. A slash at the end
     /// makes no difference.
-    pub(super) fn matches(&self, path: &str) -> Option<Vec<(String, String)>> {
+    pub(super) fn matches(&self, path: &str) -> Option<Vars> {
         let mut vars = Vec::new();
         let mut given = segments(path);
         for segment in &self.0 {
