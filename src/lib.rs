@@ -56,6 +56,8 @@ pub mod client;
 pub mod driver;
 #[cfg(feature = "epoll")]
 pub mod engine;
+#[cfg(feature = "epoll")]
+pub mod http;
 pub mod proto;
 pub mod pubsub;
 #[cfg(feature = "epoll")]
