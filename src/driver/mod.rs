@@ -20,11 +20,17 @@
 mod epoll;
 pub mod sim;
 mod socket;
+mod system;
+#[cfg(all(feature = "uring", target_os = "linux"))]
+mod uring;
 mod waker;
 
 pub use epoll::{Epoll, EpollSeed};
 pub(crate) use socket::reserve_port;
 pub use socket::{Address, AddressError, is_port_free};
+pub use system::{Chosen, DriverChoice, SystemDriver, SystemSeed, Unavailable};
+#[cfg(all(feature = "uring", target_os = "linux"))]
+pub use uring::{Uring, UringSeed};
 pub use waker::Wake;
 
 use crate::buffer::SendBatch;
