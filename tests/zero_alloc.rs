@@ -1,6 +1,6 @@
 //! After warm-up nothing is allocated per message: counted by the allocator itself, on real sockets.
 //!
-//! Worker and peers live on one thread. Counted is what happens within `Worker::turn` on that thread and nothing else,
+//! On io_uring if `WINGBEAT_DRIVER=uring` says so. Worker and peers live on one thread. Counted is what happens within `Worker::turn` on that thread and nothing else,
 //! so peers may allocate. The first allocation that a test did not expect prints where it came from.
 #![cfg(feature = "epoll")]
 
@@ -11,7 +11,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use wingbeat::driver::{Driver, Epoll};
+use wingbeat::driver::{Driver, DriverChoice, SystemDriver, SystemSeed};
 use wingbeat::engine::{Worker, group};
 use wingbeat::proto::{MaskingKey, Opcode, encoder};
 use wingbeat::{Address, Config, Conn, Handler, Message, Never, Request, Scope, Upgrade};
@@ -144,14 +144,17 @@ impl Handler for Service {
 }
 
 struct Fixture {
-    workers: Vec<(Worker<Service>, SocketAddr)>,
+    workers: Vec<(Worker<Service, SystemDriver>, SocketAddr)>,
     now: Instant,
 }
 
 impl Fixture {
     fn new(workers: usize) -> Self {
         let config = Config::default();
-        let drivers: Vec<_> = (0..workers).map(|_| Epoll::new(config.driver).unwrap()).collect();
+        let uring = std::env::var_os("WINGBEAT_DRIVER").is_some_and(|driver| driver == "uring");
+        let chosen = if uring { DriverChoice::Uring } else { DriverChoice::Auto }.resolve().unwrap();
+        let drivers = (0..workers).map(|_| SystemSeed::new(chosen, config.driver).and_then(SystemSeed::start).unwrap());
+        let drivers: Vec<_> = drivers.collect();
         let wakers: Vec<_> = drivers.iter().map(Driver::waker).collect();
         let (seeds, _) = group(&wakers, config);
         let workers = seeds.into_iter().zip(drivers).map(|(seed, driver)| {

@@ -114,18 +114,21 @@ impl Acceptor {
         self.arrivals.pop_front()
     }
 
-    /// Asks the kernel for what is missing: accepts, or the end of those of listeners that leave.
-    pub(super) fn ask(&mut self, queue: &mut Queue) {
+    /// Asks the kernel for what is missing: accepts, or the end of those of listeners that leave. True if a listener has
+    /// gone, which the kernel will not tell.
+    pub(super) fn ask(&mut self, queue: &mut Queue) -> bool {
         if self.backoff.is_some_and(|until| Instant::now() >= until) {
             (self.backoff, self.changed) = (None, true);
         }
         if !self.is_changed() {
-            return;
+            return false;
         }
         self.changed = false;
+        let before = self.listeners.len();
         for key in (0..self.listeners.capacity()).filter(|&key| self.listeners.contains(key)).collect::<Vec<_>>() {
             self.ask_for(key, queue);
         }
+        self.listeners.len() < before
     }
 
     fn ask_for(&mut self, key: usize, queue: &mut Queue) {

@@ -226,8 +226,8 @@ impl Driver for Uring {
     }
 
     fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl CompletionSink) -> io::Result<()> {
-        self.ask();
-        let wait = [timeout, self.due_in()].into_iter().flatten().min();
+        let settled = self.ask().then_some(Duration::ZERO);
+        let wait = [timeout, self.due_in(), settled].into_iter().flatten().min();
         self.queue.enter(wait)?;
         sink.polled();
         self.take(sink);
@@ -255,13 +255,14 @@ impl Driver for Uring {
 }
 
 impl Uring {
-    /// Writes down for the kernel what is wanted of it.
-    fn ask(&mut self) {
+    /// Writes down for the kernel what is wanted of it. True if that settled something of which it will not tell.
+    fn ask(&mut self) -> bool {
         if mem::take(&mut self.bell_rang) {
             self.queue.wake(self.bell.0.as_raw_fd());
         }
-        self.acceptor.ask(&mut self.queue);
+        let settled = self.acceptor.ask(&mut self.queue);
         self.reconcile_all();
+        settled
     }
 
     /// How long there is nothing to deliver that the kernel would not tell of.
