@@ -3,7 +3,6 @@
 #![cfg(feature = "epoll")]
 
 use std::collections::BTreeMap;
-use std::{env, fs};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
@@ -11,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use wingbeat::client::{Client, ClientError, Message};
 use wingbeat::driver::DriverChoice;

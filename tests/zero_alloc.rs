@@ -18,6 +18,10 @@ use wingbeat::{Address, Config, Conn, Handler, Message, Never, Request, Scope, U
 
 /// Rounds before counting begins: buffers and lists reach the size that the operation needs.
 const WARM_UP: usize = 8;
+/// The same on io_uring, where it also takes a message that is cut by the end of a receive buffer.
+const WARM_UP_URING: usize = 256;
+/// Cut by the end of a buffer, a message is gathered in a spill buffer, which is kept up to 64 KiB, with slack.
+const LARGE_CUT: usize = 30_000;
 const ROUNDS: usize = 64;
 
 // ---- the counting allocator -------------------------------------------------------------------------------------
@@ -92,7 +96,8 @@ fn counted<T>(act: impl FnOnce() -> T) -> T {
 
 /// What `rounds` cost after a warm-up.
 fn cost(fixture: &mut Fixture, expected: u64, mut round: impl FnMut(&mut Fixture)) -> Cost {
-    (0..WARM_UP).for_each(|_| round(fixture));
+    let warm_up = if on_uring() { WARM_UP_URING } else { WARM_UP };
+    (0..warm_up).for_each(|_| round(fixture));
     COST.set(Cost::default());
     TELL.set(expected == 0);
     (0..ROUNDS).for_each(|_| round(fixture));
@@ -143,6 +148,10 @@ impl Handler for Service {
     }
 }
 
+fn on_uring() -> bool {
+    std::env::var_os("WINGBEAT_DRIVER").is_some_and(|driver| driver == "uring")
+}
+
 struct Fixture {
     workers: Vec<(Worker<Service, SystemDriver>, SocketAddr)>,
     now: Instant,
@@ -150,9 +159,12 @@ struct Fixture {
 
 impl Fixture {
     fn new(workers: usize) -> Self {
-        let config = Config::default();
-        let uring = std::env::var_os("WINGBEAT_DRIVER").is_some_and(|driver| driver == "uring");
-        let chosen = if uring { DriverChoice::Uring } else { DriverChoice::Auto }.resolve().unwrap();
+        let mut config = Config::default();
+        let choice = if on_uring() { DriverChoice::Uring } else { DriverChoice::Epoll };
+        let chosen = choice.resolve().unwrap();
+        if on_uring() {
+            config.driver.receive_buffer = 16 << 10; // small: messages are cut while it is counted
+        }
         let drivers = (0..workers).map(|_| SystemSeed::new(chosen, config.driver).and_then(SystemSeed::start).unwrap());
         let drivers: Vec<_> = drivers.collect();
         let wakers: Vec<_> = drivers.iter().map(Driver::waker).collect();
@@ -276,7 +288,7 @@ fn payload(first: u8, len: usize) -> Vec<u8> {
 fn receive() {
     let mut fixture = Fixture::new(1);
     let mut peer = fixture.peer(0);
-    for len in [1, 20, 1000, 60_000] {
+    for len in [1, 20, 1000, if on_uring() { LARGE_CUT } else { 60_000 }] {
         let frame = masked(&payload(b'r', len));
         cost(&mut fixture, 0, |fixture| fixture.handled(&mut peer, &frame, 1));
     }
@@ -319,9 +331,15 @@ fn receive_of_a_fragmented_message_with_a_ping_within() {
 fn echo() {
     let mut fixture = Fixture::new(1);
     let mut peer = [fixture.peer(0)];
-    for (first, len) in
-        [(b'e', 1), (b'e', 20), (b'w', 20), (b'e', 1000), (b'w', 1000), (b'e', 16 << 10), (b'e', 100_000)]
-    {
+    for (first, len) in [
+        (b'e', 1),
+        (b'e', 20),
+        (b'w', 20),
+        (b'e', 1000),
+        (b'w', 1000),
+        (b'e', 16 << 10),
+        (b'e', if on_uring() { LARGE_CUT } else { 100_000 }),
+    ] {
         let payload = payload(first, len);
         let (request, answer) = (masked(&payload), plain(&payload));
         cost(&mut fixture, 0, |fixture| {

@@ -75,7 +75,8 @@ pub struct ConnectOptions {
 /// Sizes and budgets of a driver; each is at least 1, and a 0 counts as that.
 #[derive(Clone, Copy, Debug)]
 pub struct DriverConfig {
-    /// Bytes of the receive buffer that all sockets of the worker share.
+    /// Bytes of the receive buffer that all sockets of the worker share. On io_uring there are as many such buffers as
+    /// fit into the budget, and one at least.
     pub receive_buffer: usize,
     /// Kernel events taken at once.
     pub events: usize,

@@ -185,6 +185,7 @@ impl<D: RealDriver> Backend for Real<D> {
     fn driver(&self, mut config: DriverConfig) -> D {
         if self.tiny {
             config.receive_buffer = config.receive_buffer.min(200);
+            config.receive_budget = config.receive_budget.min(400);
             config.events = 2;
         }
         D::make(config)

@@ -23,9 +23,7 @@ const PAGE: usize = 4096;
 const ENTRY: usize = 16;
 const TAIL: usize = 14;
 
-/// Pieces are packed, so few and large buffers cut the fewest messages.
-const INCREMENTAL_BUFFER: usize = 64 << 10;
-/// Each receive takes a whole one, however little it brings.
+/// Buffers at most, and where each receive takes a whole one.
 const WHOLE_BUFFERS: usize = 64;
 
 /// The buffers of one ring.
@@ -46,12 +44,18 @@ pub(super) struct BufRing {
 }
 
 impl BufRing {
-    /// Makes buffers of `total` bytes together and registers them.
+    /// Makes buffers of `size` bytes (fewer if the kernel uses them whole), as many as fit into `total`, and registers
+    /// them.
     ///
     /// # Errors
     /// What the kernel says: it knows no such rings, or has no memory to pin for it.
-    pub(super) fn register(submitter: &Submitter<'_>, total: usize, incremental: bool) -> io::Result<Self> {
-        let (count, size) = shape(total, incremental);
+    pub(super) fn register(
+        submitter: &Submitter<'_>,
+        size: usize,
+        total: usize,
+        incremental: bool,
+    ) -> io::Result<Self> {
+        let (count, size) = shape(size, total, incremental);
         let data = (count * ENTRY).next_multiple_of(PAGE);
         let layout = Layout::from_size_align(data + count * size, PAGE).map_err(|_| io::ErrorKind::OutOfMemory)?;
         // SAFETY: the layout has a size, which is a page at least.
@@ -130,14 +134,13 @@ impl Drop for BufRing {
     }
 }
 
-/// How many buffers of how many bytes: a power of two of them, as the kernel asks.
-fn shape(total: usize, incremental: bool) -> (usize, usize) {
-    let wanted = if incremental { total.div_ceil(INCREMENTAL_BUFFER) } else { WHOLE_BUFFERS.min(total) };
-    let count = match wanted.clamp(1, 1 << 15) {
-        wanted if wanted.is_power_of_two() => wanted,
-        wanted => wanted.next_power_of_two() / 2,
-    };
-    (count, (total / count).min(i32::MAX as usize))
+/// How many buffers of how many bytes: a power of two of them, as the kernel asks, that fit into `total` together.
+/// Pieces are packed, so few and large buffers cut the fewest messages; where each receive takes a whole buffer, however
+/// little it brings, they are many.
+fn shape(size: usize, total: usize, incremental: bool) -> (usize, usize) {
+    let wanted = if incremental { total / size.min(total) } else { WHOLE_BUFFERS.min(total) };
+    let count = 1 << wanted.clamp(1, WHOLE_BUFFERS).ilog2();
+    (count, if incremental { size.min(total) } else { total / count }.min(i32::MAX as usize))
 }
 
 #[cfg(test)]
@@ -147,13 +150,15 @@ mod tests {
     #[test]
     fn buffers_never_exceed_what_was_asked_for() {
         for total in [1, 2, 3, 16, 63, 64, 1000, 4096, 10_000, 256 << 10, (256 << 10) + 1, 3 << 20, 1 << 30] {
-            for incremental in [false, true] {
-                let (count, size) = shape(total, incremental);
-                assert!(count.is_power_of_two() && count <= 1 << 15 && size > 0, "{total}");
-                assert!(count * size <= total && count * size * 3 >= total, "{count} x {size} of {total}");
+            for size in [1, 16, 512, 4096, 256 << 10, 1 << 30] {
+                for incremental in [false, true] {
+                    let (count, size) = shape(size, total, incremental);
+                    assert!(count.is_power_of_two() && (1..=WHOLE_BUFFERS).contains(&count) && size > 0, "{total}");
+                    assert!(count * size <= total, "{count} x {size} of {total}");
+                }
             }
         }
-        assert_eq!(shape(256 << 10, true), (4, 64 << 10));
-        assert_eq!(shape(256 << 10, false), (64, 4 << 10));
+        assert_eq!(shape(256 << 10, 512 << 10, true), (2, 256 << 10));
+        assert_eq!(shape(256 << 10, 512 << 10, false), (64, 8 << 10));
     }
 }

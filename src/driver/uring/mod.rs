@@ -128,8 +128,8 @@ impl UringSeed {
         let completions = (config.events * COMPLETIONS_PER_EVENT).clamp(entries * 2, COMPLETIONS_MAX);
         let queue = Queue::new(entries as u32, completions as u32).map_err(|error| probe::reason(&error))?;
         // Buffers go back only after a poll, so that their sum bounds what it brings of one socket.
-        let total = config.receive_buffer.min(config.receive_budget);
-        let buffers = queue.register_buffers(total, true).or_else(|_| queue.register_buffers(total, false));
+        let (size, total) = (config.receive_buffer, config.receive_budget);
+        let buffers = queue.register_buffers(size, total, true).or_else(|_| queue.register_buffers(size, total, false));
         let buffers = buffers.map_err(|error| probe::reason(&error))?;
         Ok(Uring {
             queue,

@@ -13,7 +13,7 @@ use std::{fs, io};
 pub(in super::super) fn probe() -> Result<(), Unavailable> {
     let queue = Queue::new(4, 8).map_err(|error| reason(&error))?;
     // Provided buffer rings are what the driver needs last (multishot receive came with them in 6.0).
-    queue.register_buffers(64, false).map(drop).map_err(|error| reason(&error))
+    queue.register_buffers(64, 64, false).map(drop).map_err(|error| reason(&error))
 }
 
 /// What an error of setting up a ring means.

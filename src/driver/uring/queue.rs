@@ -26,6 +26,8 @@ use std::{
 
 /// Completions taken out of the kernel's queue at once.
 const CHUNK: usize = 64;
+/// Message headers made at start; more are made as a turn needs them.
+const MESSAGES: usize = 8;
 /// How long nothing is asked again when the kernel had no memory for it.
 const NO_MEMORY: Duration = Duration::from_millis(1);
 /// Waits until everything has ended, when the driver ends: so many, of so long at most.
@@ -116,7 +118,7 @@ impl Queue {
             ring,
             pending: VecDeque::new(),
             backlog: VecDeque::new(),
-            messages: Messages::default(),
+            messages: Messages::new(MESSAGES),
             count: NonNull::from(Box::leak(Box::new(0))),
             outstanding: 0,
             unsubmitted: 0,
@@ -124,8 +126,8 @@ impl Queue {
     }
 
     /// Registers buffers for receives.
-    pub(super) fn register_buffers(&self, total: usize, incremental: bool) -> io::Result<BufRing> {
-        BufRing::register(&self.ring.submitter(), total, incremental)
+    pub(super) fn register_buffers(&self, size: usize, total: usize, incremental: bool) -> io::Result<BufRing> {
+        BufRing::register(&self.ring.submitter(), size, total, incremental)
     }
 
     // ---- what is asked ----------------------------------------------------------------------------------------
@@ -365,7 +367,6 @@ impl Drop for Queue {
 }
 
 /// Message headers, for batches that are not in one piece.
-#[derive(Default)]
 struct Messages {
     /// Made by `Box`, used by pointer: the kernel reads them.
     all: Vec<NonNull<Message>>,
@@ -378,13 +379,23 @@ struct Message {
     pieces: [libc::iovec; SendBatch::MAX_PARTS],
 }
 
+impl Message {
+    fn make() -> NonNull<Message> {
+        // SAFETY: integers and null pointers, for which zero is a value.
+        let message: Message = unsafe { MaybeUninit::zeroed().assume_init() };
+        NonNull::from(Box::leak(Box::new(message)))
+    }
+}
+
 impl Messages {
+    fn new(count: usize) -> Self {
+        Messages { all: (0..count).map(|_| Message::make()).collect(), used: 0 }
+    }
+
     /// A header that names the pieces of a batch.
     fn of(&mut self, batch: &SendBatch) -> *const libc::msghdr {
         if self.used == self.all.len() {
-            // SAFETY: integers and null pointers, for which zero is a value.
-            let message: Message = unsafe { MaybeUninit::zeroed().assume_init() };
-            self.all.push(NonNull::from(Box::leak(Box::new(message))));
+            self.all.push(Message::make());
         }
         let message = self.all[self.used].as_ptr();
         self.used += 1;

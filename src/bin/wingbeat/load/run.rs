@@ -74,7 +74,8 @@ impl Run {
         let targets = targets(&plan)?;
         let config = config(&plan);
         let cannot = |error| Failure::cannot("start a thread", error);
-        let drivers = (0..plan.threads).map(|_| SystemSeed::new(plan.driver, config.driver)).collect::<io::Result<Vec<_>>>();
+        let drivers =
+            (0..plan.threads).map(|_| SystemSeed::new(plan.driver, config.driver)).collect::<io::Result<Vec<_>>>();
         let drivers = drivers.map_err(cannot)?;
         let wakers: Vec<_> = drivers.iter().map(SystemSeed::waker).collect();
         let (seeds, handle) = group(&wakers, config);

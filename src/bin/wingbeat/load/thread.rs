@@ -91,7 +91,11 @@ struct Thread<W: Workload> {
 }
 
 impl<W: Workload> Thread<W> {
-    fn start((seed, driver, may_spin): (WorkerSeed<GoOn>, SystemSeed, bool), workload: W, base: Base) -> io::Result<Thread<W>> {
+    fn start(
+        (seed, driver, may_spin): (WorkerSeed<GoOn>, SystemSeed, bool),
+        workload: W,
+        base: Base,
+    ) -> io::Result<Thread<W>> {
         let shared = Arc::clone(&base.shared);
         let waits_finely = base.plan.driver == Chosen::Uring;
         let worker = seed.start(driver.start()?, Client { base, workload });
