@@ -17,7 +17,7 @@ use wingbeat::channels::{
     Channel, Ctx, Info, Join, JoinCtx, Json, Outcome, Payload, Presence, Reason, ReplyRef, UserSocket,
 };
 use wingbeat::endpoint::{Connect, ConnectInfo, Endpoint, LongPollOptions, Mount, WebSocketOptions};
-use wingbeat::http::{OriginPolicy, Router};
+use wingbeat::http::OriginPolicy;
 use wingbeat::{Drain, Response};
 
 struct Room {
@@ -194,7 +194,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .socket("/quick", mount().websocket(quick).longpoll(quick_poll))
         .socket("/tok", mount().longpoll(LongPollOptions::default()).auth_token(true))
         .socket("/conn", mount().check_origin(OriginPolicy::Conn))
-        .router(Router::new().not_found(|_| Response::text(404, "nf")));
+        .not_found(|_| Response::text(404, "nf"));
     let serving = endpoint.spawn(format!("127.0.0.1:{port}"))?;
     let address = serving.running().tcp_address().ok_or("TCP was asked for")?;
     println!("listening on {address}");

@@ -27,6 +27,7 @@ mod longpoll;
 mod mail;
 mod mount;
 mod path;
+mod routes;
 mod timers;
 
 pub use handler::{EndpointHandler, Live};
@@ -144,7 +145,7 @@ impl Endpoint {
         self
     }
 
-    /// Everything else: pages, an API, files.
+    /// Everything else by a router of its own: what [`Endpoint::get`] and its siblings declared before is replaced.
     pub fn router(mut self, router: Router) -> Endpoint {
         self.router = router;
         self
