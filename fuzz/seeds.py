@@ -158,6 +158,42 @@ WORKERS = {
     "idle": workers(0, *MEET, (ADVANCE, 0, 210), (TURNS, 0, 1), (ADVANCE, 0, 150), (TURNS, 0, 7)),
 }
 
+ENVELOPES = {
+    "v2-join": b'["1","1","room:a","phx_join",{"token":"t"}]',
+    "v2-heartbeat": b'[null,"2","phoenix","heartbeat",{}]',
+    "v2-types": b'[7,"7",8.5e-1,["x",{}],null]',
+    "v2-more": b'["1","2","t","e",5,"more",{"and":[]},null]',
+    "v2-four": b'["1","2","t","e"]',
+    "v2-white": b' [ "1" ,\t"2"\r\n, true, false , { "a" : [ { } , [ ] ] } ] ',
+    "v2-escapes": '["\\u0031","r\\u00e9\\n","\\ud83d\\ude00","é😀\\"\\\\\\/",{"\\b\\f\\r\\t":-0.0}]'.encode(),
+    "v2-half-pair": b'["1","2","\\ud800","e",{}]',
+    "v2-half-pair-inside": b'["1","2","t","e",{"\\ud800":1e999}]',
+    "v2-deep": b'["1","2","t","e",' + b'[{"a":' * 70 + b"1" + b"}]" * 70 + b"]",
+    "v2-cut": b'["1","2","t","e",{"a":[1,2',
+    "v2-bad-number": b'["1","2","t","e",01]',
+    "v2-control": b'["1","2","t\n","e",{}]',
+    "v2-not-utf8": b'["1","2","\xff","e",{}]',
+    "v1-join": b'{"topic":"room:a","event":"phx_join","payload":{"t":1},"ref":"1"}',
+    "v1-join-ref": b'{"join_ref":"1","ref":7,"event":null,"topic":[],"payload":"p"}',
+    "v1-twice": b'{"topic":"old","to\\u0070ic":"new","event":"e","ref":null,"ref":"1","x":[{}],"payload":1,"payload":[2]}',
+    "v1-twice-half-pair": b'{"topic":"\\udc00","topic":"t","event":"e","ref":"1","payload":1}',
+    "v1-missing": b'{"topic":"t","event":"e","payload":{}}',
+    "scalar": b"-1.25E+3",
+    "empty": b"",
+}
+BINARIES = {
+    "push": b"\x00\x01\x02\x06\x04728room:ablob\x09\x08\x07",
+    "push-empty": b"\x00\x00\x00\x00\x00",
+    "push-unicode": "\0\x02\x04\x03\0é😀€[]".encode(),
+    "push-long": b"\x00\xff\xff\xff\xff" + b"x" * 1020 + b"data",
+    "push-cut": b"\x00\x01\x02\x06\x04728room:abl",
+    "not-utf8": b"\x00\x00\x00\x02\x00\xc3\x28",
+    "cut-code-point": b"\x00\x00\x00\x01\x01\xc3\xa9",
+    "reply": b"\x01\x01\x02\x06\x02728room:aok\x09\x08\x07",
+    "broadcast": b"\x02\x06\x09room:abcast_bin\x01\x02\x03",
+    "empty": b"",
+}
+
 seeds("frame_decoder", FRAMES)
 seeds("message_reader", FRAMES)
 seeds("handshake_request", REQUESTS)
@@ -165,3 +201,5 @@ seeds("handshake_response", RESPONSES)
 seeds("extensions", EXTENSIONS)
 seeds("topic_ops", TOPICS)
 seeds("worker_sim", WORKERS)
+seeds("envelope_json", ENVELOPES)
+seeds("envelope_binary", BINARIES)

@@ -13,7 +13,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
     ("driver", &["buffer"]),
     ("pubsub", &["buffer"]),
     ("engine", &["buffer", "proto", "driver", "pubsub"]),
-    ("channels", &["proto", "pubsub", "engine"]),
+    ("channels", &["proto"]),
 ];
 
 /// The only places where `unsafe` may stand; a directory ends with a slash. The `mod.rs` above an island and lib.rs

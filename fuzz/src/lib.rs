@@ -2,6 +2,7 @@
 //! `corpus/`: a finding is replayed on stable from then on.
 #![forbid(unsafe_code)]
 
+mod envelopes;
 mod frames;
 mod handshake;
 mod input;
@@ -9,6 +10,7 @@ mod naive;
 mod topics;
 mod workers;
 
+pub use envelopes::{envelope_binary, envelope_json};
 pub use frames::{frame_decoder, message_reader};
 pub use handshake::{extensions, handshake_request, handshake_response};
 pub use topics::topic_ops;
@@ -49,5 +51,8 @@ mod tests {
         };
     }
 
-    replay! { frame_decoder message_reader handshake_request handshake_response extensions topic_ops worker_sim }
+    replay! {
+        frame_decoder message_reader handshake_request handshake_response extensions topic_ops worker_sim envelope_json
+        envelope_binary
+    }
 }

@@ -72,6 +72,17 @@ pub enum Outgoing<'a> {
     },
 }
 
+impl<'a> Outgoing<'a> {
+    /// What it carries: of a reply, the response.
+    pub fn payload(&self) -> Payload<'a> {
+        match self {
+            Outgoing::Reply { response: payload, .. }
+            | Outgoing::Push { payload, .. }
+            | Outgoing::Broadcast { payload, .. } => *payload,
+        }
+    }
+}
+
 impl Slot<'_> {
     /// The null slot, to borrow.
     pub const NULL: Slot<'static> = Slot::Null;

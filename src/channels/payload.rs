@@ -1,6 +1,7 @@
 //! [`Payload`]: what a message carries, raw until somebody asks.
 #![forbid(unsafe_code)]
 
+use super::json_read::Scanner;
 use crate::proto::MessageKind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -18,6 +19,16 @@ pub enum Payload<'a> {
 /// The text of one JSON value, valid by construction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Json<'a>(&'a str);
+
+/// A payload that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedPayload(Owned);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Owned {
+    Json(Box<str>),
+    Binary(Box<[u8]>),
+}
 
 /// What can be sent as a payload: a [`Payload`], [`Json`], or whatever serde can serialize (a struct, a map, `json!`).
 pub trait ToPayload {
@@ -94,16 +105,40 @@ impl<'a> Payload<'a> {
     }
 }
 
+impl OwnedPayload {
+    /// Keeps a payload.
+    ///
+    /// # Errors
+    /// [`PayloadError::Unserializable`].
+    pub fn new(payload: impl ToPayload) -> Result<OwnedPayload, PayloadError> {
+        Ok(match payload.to_payload(&mut Vec::new())? {
+            Payload::Json(json) => OwnedPayload(Owned::Json(json.as_str().into())),
+            Payload::Binary(bytes) => OwnedPayload(Owned::Binary(bytes.into())),
+        })
+    }
+
+    /// The payload, lent.
+    pub fn as_payload(&self) -> Payload<'_> {
+        match &self.0 {
+            Owned::Json(text) => Payload::Json(Json::trusted(text)),
+            Owned::Binary(bytes) => Payload::Binary(bytes),
+        }
+    }
+}
+
 impl<'a> Json<'a> {
     /// `{}`.
     pub const EMPTY: Json<'static> = Json("{}");
 
-    /// Checks that `text` is one JSON value, and takes it without the white space around it.
+    /// Checks that `text` is one JSON value, and takes it without the white space around it. Cost: a pass over it.
     ///
     /// # Errors
     /// What serde says.
     pub fn new(text: &'a str) -> serde_json::Result<Json<'a>> {
-        serde_json::from_str::<&RawValue>(text).map(Json::from)
+        match Scanner::only(text) {
+            Some(value) => Ok(Json(value)),
+            None => serde_json::from_str::<&RawValue>(text).map(Json::from),
+        }
     }
 
     /// For text that is one JSON value, without white space around it, because of where it comes from.
@@ -140,6 +175,12 @@ impl<'a> From<&'a RawValue> for Json<'a> {
 impl ToPayload for Payload<'_> {
     fn to_payload<'s>(&'s self, _: &'s mut Vec<u8>) -> Result<Payload<'s>, PayloadError> {
         Ok(*self)
+    }
+}
+
+impl ToPayload for OwnedPayload {
+    fn to_payload<'s>(&'s self, _: &'s mut Vec<u8>) -> Result<Payload<'s>, PayloadError> {
+        Ok(self.as_payload())
     }
 }
 

@@ -1,7 +1,7 @@
 //! [`Serializer`]: between the bytes of a WebSocket message and an [`Envelope`].
 #![forbid(unsafe_code)]
 
-use super::{Envelope, Outgoing};
+use super::{Envelope, Outgoing, json_read::Scanner};
 use crate::proto::MessageKind;
 use std::{error, fmt};
 
@@ -26,7 +26,7 @@ pub trait Serializer: Send + Sync + 'static {
 pub enum DecodeError {
     /// No JSON.
     Json,
-    /// JSON, but not the five slots.
+    /// JSON, but not the five slots; or a slot's string holds half of a surrogate pair, and is no text.
     Shape,
     /// A binary message whose kind or lengths are wrong.
     Binary,
@@ -38,10 +38,17 @@ pub enum DecodeError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// A slot of a binary message is longer than 255 bytes, or no string.
+    /// A slot of a binary message is longer than 255 bytes, or cannot be written as a string.
     Slot,
     /// Bytes in a format that has none.
     NoBinary,
+}
+
+impl DecodeError {
+    /// What is wrong with a text in which the slots were not found.
+    pub(super) fn of(text: &str) -> DecodeError {
+        if Scanner::only(text).is_some() { DecodeError::Shape } else { DecodeError::Json }
+    }
 }
 
 impl fmt::Display for DecodeError {

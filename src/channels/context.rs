@@ -1,0 +1,438 @@
+//! What a channel's callbacks act through: [`Ctx`], [`JoinCtx`], and the references that other threads may hold.
+#![forbid(unsafe_code)]
+
+use super::outlet::{Address, Content, Full, LateReply, Outlet, Refused, Sent, Service, TimerKey};
+use super::socket::{Env, Meta, Present, publish};
+use super::{
+    Diff, Outgoing, OwnedPayload, Owner, Payload, PayloadError, PhxRef, Presence, Slot, ToPayload, TrackError,
+};
+use serde::Serialize;
+use std::any::{Any, TypeId};
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{error, fmt, mem, time::Duration};
+
+/// Buffers of a worker for what is being written.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pub(super) payload: Vec<u8>,
+    pub(super) message: Vec<u8>,
+}
+
+impl Scratch {
+    /// Bytes of each buffer that are kept between messages.
+    const KEEP: usize = 64 << 10;
+
+    /// Gives back what one huge message needed.
+    pub fn shrink(&mut self) {
+        for buffer in [&mut self.payload, &mut self.message] {
+            if buffer.capacity() > Self::KEEP {
+                buffer.clear();
+                buffer.shrink_to(Self::KEEP);
+            }
+        }
+    }
+}
+
+/// What `connect` found out about a client, for its channels: one value per type.
+///
+/// ```
+/// # use wingbeat::channels::Assigns;
+/// struct UserId(u64);
+/// let assigns = Assigns::new().with(UserId(7));
+/// assert_eq!(assigns.get::<UserId>().map(|id| id.0), Some(7));
+/// ```
+#[derive(Clone, Default)]
+pub struct Assigns(Option<Rc<HashMap<TypeId, Box<dyn Any>>>>);
+
+impl Assigns {
+    /// Nothing. Costs no memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a value; one of the same type is replaced.
+    ///
+    /// # Panics
+    /// If these assigns have been cloned: they are put together before they are given away.
+    pub fn with<T: 'static>(mut self, value: T) -> Self {
+        let map = Rc::get_mut(self.0.get_or_insert_default()).expect("assigns grow before they are shared");
+        map.insert(TypeId::of::<T>(), Box::new(value));
+        self
+    }
+
+    /// The value of this type.
+    pub fn get<T: 'static>(&self) -> Option<&T> {
+        self.0.as_ref()?.get(&TypeId::of::<T>())?.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Assigns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Assigns").field("len", &self.0.as_ref().map_or(0, |map| map.len())).finish()
+    }
+}
+
+/// A joined channel, within a callback.
+pub struct Ctx<'a> {
+    pub(super) outlet: &'a mut dyn Outlet,
+    pub(super) env: &'a mut Env,
+    pub(super) meta: &'a mut Meta,
+    /// Of the message that came in, if one did.
+    pub(super) reference: Option<&'a Slot<'a>>,
+}
+
+impl Ctx<'_> {
+    /// The topic of this channel.
+    pub fn topic(&self) -> &str {
+        &self.meta.topic
+    }
+
+    /// What `connect` found out about the client.
+    pub fn assigns(&self) -> &Assigns {
+        &self.env.assigns
+    }
+
+    /// The socket's id, if its mount gives one.
+    pub fn id(&self) -> Option<&str> {
+        self.env.id.as_deref()
+    }
+
+    /// Sends an event to this client. The payload is an object or bytes.
+    pub fn push(&mut self, event: &str, payload: impl ToPayload) -> Sent {
+        self.with_payload(payload, |ctx, payload| {
+            let (join_ref, reference) = (ctx.meta.push_ref(), &Slot::NULL);
+            let message = Outgoing::Push { join_ref, reference, topic: &ctx.meta.topic, event, payload };
+            ctx.env.send(ctx.outlet, &message)
+        })
+    }
+
+    /// Sends an event to all who have joined this topic, this client included, on all workers. It is encoded once per
+    /// serializer that is in use.
+    pub fn broadcast(&mut self, event: &str, payload: impl ToPayload) -> Sent {
+        self.publish(None, true, event, payload)
+    }
+
+    /// As [`Ctx::broadcast`], to all but this client.
+    pub fn broadcast_from(&mut self, event: &str, payload: impl ToPayload) -> Sent {
+        self.publish(None, false, event, payload)
+    }
+
+    /// Sends an event to all who have joined another topic.
+    pub fn broadcast_to(&mut self, topic: &str, event: &str, payload: impl ToPayload) -> Sent {
+        self.publish(Some(topic), true, event, payload)
+    }
+
+    /// Sends an event to one user: every socket of this id that has joined this topic.
+    pub fn push_to(&mut self, id: &str, event: &str, payload: impl ToPayload) -> Sent {
+        let event = direct_event(&self.meta.topic, event);
+        self.publish(Some(id), true, &event, payload)
+    }
+
+    /// Closes every connection of the sockets of this id, with 1001: its users connect again.
+    pub fn disconnect(&mut self, id: &str) {
+        self.publish(Some(id), true, DISCONNECT, Payload::EMPTY);
+    }
+
+    fn publish(&mut self, topic: Option<&str>, all: bool, event: &str, payload: impl ToPayload) -> Sent {
+        self.with_payload(payload, |ctx, payload| {
+            publish(ctx.outlet, topic.unwrap_or(&ctx.meta.topic), all, event, payload);
+            Sent::Queued
+        })
+    }
+
+    fn with_payload(&mut self, payload: impl ToPayload, send: impl FnOnce(&mut Self, Payload<'_>) -> Sent) -> Sent {
+        let mut scratch = mem::take(&mut self.outlet.scratch().payload);
+        let sent = match payload.to_payload(&mut scratch) {
+            Ok(payload) if payload.is_pushable() => send(self, payload),
+            Ok(_) | Err(_) => Sent::Invalid,
+        };
+        self.outlet.scratch().payload = scratch;
+        self.meta.failed |= sent == Sent::Invalid;
+        sent
+    }
+
+    /// What a reply to the current message will need, for later and from any thread. None outside `handle_in`.
+    pub fn reply_to(&self) -> Option<ReplyRef> {
+        let reference = self.reference?.clone().into_owned();
+        let (join_ref, topic) = (self.meta.push_ref().clone(), self.meta.topic.clone());
+        Some(ReplyRef { address: self.outlet.address(), join_ref, reference, topic })
+    }
+
+    /// Answers a message now: what came in with it may be long gone. On a connection of its own only.
+    pub fn reply(&mut self, to: &ReplyRef, status: &str, payload: impl ToPayload) -> Sent {
+        let mut scratch = mem::take(&mut self.outlet.scratch().payload);
+        let sent = match payload.to_payload(&mut scratch) {
+            Ok(response) => {
+                let topic = &Slot::from(&*to.topic);
+                let (join_ref, reference) = (&to.join_ref, &to.reference);
+                self.env.send(self.outlet, &Outgoing::Reply { join_ref, reference, topic, status, response })
+            }
+            Err(_) => Sent::Invalid,
+        };
+        self.outlet.scratch().payload = scratch;
+        self.meta.failed |= sent == Sent::Invalid;
+        sent
+    }
+
+    /// Lets other threads send messages to this channel's [`handle_info`](super::Channel::handle_info).
+    pub fn handle(&self) -> ChannelHandle {
+        ChannelHandle { address: self.outlet.address(), serial: self.meta.serial }
+    }
+
+    /// Calls [`handle_info`](super::Channel::handle_info) with [`Info::Timer`](super::Info::Timer) after `delay`, if the
+    /// channel is still there.
+    pub fn set_timer(&mut self, delay: Duration, token: u64) -> TimerKey {
+        self.outlet.set_timer(delay, self.meta.serial, token)
+    }
+
+    /// Forgets a timer of this channel.
+    pub fn cancel_timer(&mut self, key: TimerKey) {
+        self.outlet.cancel_timer(key);
+    }
+
+    /// Broadcasts on another topic come to [`handle_info`](super::Channel::handle_info) from now on.
+    ///
+    /// # Errors
+    /// A limit of the server was reached.
+    pub fn subscribe(&mut self, topic: &str) -> Result<(), Refused> {
+        if !self.env.watches(topic, self.meta.serial) {
+            self.outlet.subscribe(topic, Service::Socket)?;
+            self.env.watched.push((topic.into(), self.meta.serial));
+        }
+        Ok(())
+    }
+
+    /// Makes this client present on this topic under a key, with a meta (an object), until the channel ends or
+    /// [`Ctx::untrack`]; everybody on the topic gets the `presence_diff`. What is there already goes to the client by
+    /// `ctx.push("presence_state", presence.list(ctx.topic()))`.
+    ///
+    /// # Errors
+    /// [`TrackError`]; nothing has changed.
+    pub fn track(
+        &mut self,
+        presence: &Presence,
+        key: &str,
+        meta: &(impl Serialize + ?Sized),
+    ) -> Result<PhxRef, TrackError> {
+        let present =
+            self.meta.present.get_or_insert_with(|| Box::new(Present { owner: Owner::next(), stores: vec![] }));
+        let (reference, diff) = presence.track(&self.meta.topic, present.owner, key, meta)?;
+        if !present.stores.iter().any(|store| store.is(presence)) {
+            present.stores.push(presence.clone());
+        }
+        self.tell(&diff);
+        Ok(reference)
+    }
+
+    /// Replaces the meta of a key that this channel tracks.
+    ///
+    /// # Errors
+    /// [`TrackError`]; nothing has changed.
+    pub fn update(
+        &mut self,
+        presence: &Presence,
+        key: &str,
+        meta: &(impl Serialize + ?Sized),
+    ) -> Result<PhxRef, TrackError> {
+        let present = self.meta.present.as_ref().ok_or(TrackError::NotTracked)?;
+        let (reference, diff) = presence.update(&self.meta.topic, present.owner, key, meta)?;
+        self.tell(&diff);
+        Ok(reference)
+    }
+
+    /// Ends what [`Ctx::track`] began; false if this channel does not track the key.
+    pub fn untrack(&mut self, presence: &Presence, key: &str) -> bool {
+        let Some(present) = &self.meta.present else { return false };
+        let Some(diff) = presence.untrack(&self.meta.topic, present.owner, key) else { return false };
+        self.tell(&diff);
+        true
+    }
+
+    fn tell(&mut self, diff: &Diff) {
+        publish(self.outlet, &self.meta.topic, true, PRESENCE_DIFF, diff.payload());
+    }
+
+    /// Ends [`Ctx::subscribe`].
+    pub fn unsubscribe(&mut self, topic: &str) {
+        let serial = self.meta.serial;
+        if self.env.watches(topic, serial) {
+            self.env.watched.retain(|(watched, by)| *by != serial || **watched != *topic);
+            self.env.unwatched.push(topic.into());
+        }
+    }
+}
+
+impl fmt::Debug for Ctx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ctx").field("topic", &self.meta.topic).finish_non_exhaustive()
+    }
+}
+
+/// A client that wants to join.
+pub struct JoinCtx<'a> {
+    pub(super) outlet: &'a dyn Outlet,
+    pub(super) env: &'a Env,
+    pub(super) serial: u32,
+    /// Whether somebody may answer later.
+    pub(super) later: &'a Cell<bool>,
+}
+
+impl JoinCtx<'_> {
+    /// What `connect` found out about the client.
+    pub fn assigns(&self) -> &Assigns {
+        &self.env.assigns
+    }
+
+    /// The socket's id, if its mount gives one.
+    pub fn id(&self) -> Option<&str> {
+        self.env.id.as_deref()
+    }
+
+    /// For [`Join::Later`](super::Join::Later): answers the join from any thread.
+    pub fn later(&self) -> JoinRef {
+        self.later.set(true);
+        JoinRef { address: self.outlet.address(), serial: self.serial, answered: AtomicBool::new(false) }
+    }
+
+    /// Lets other threads send messages to this channel's [`handle_info`](super::Channel::handle_info), once it has
+    /// joined.
+    pub fn handle(&self) -> ChannelHandle {
+        ChannelHandle { address: self.outlet.address(), serial: self.serial }
+    }
+}
+
+impl fmt::Debug for JoinCtx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinCtx").field("id", &self.env.id).finish_non_exhaustive()
+    }
+}
+
+/// What is needed to answer a message later, from any thread, even after its channel has ended.
+#[derive(Clone, Debug)]
+pub struct ReplyRef {
+    address: Address,
+    join_ref: Slot<'static>,
+    reference: Slot<'static>,
+    topic: Box<str>,
+}
+
+impl ReplyRef {
+    /// Sends the reply. It is dropped if the connection is gone by then.
+    ///
+    /// # Errors
+    /// The payload cannot be serialized, or the worker has no room for more mail.
+    pub fn reply(&self, status: &str, payload: impl ToPayload) -> Result<(), ReplyError> {
+        let response = OwnedPayload::new(payload).map_err(ReplyError::Payload)?;
+        let (join_ref, reference, topic) = (self.join_ref.clone(), self.reference.clone(), self.topic.clone());
+        let reply = LateReply { join_ref, reference, topic, status: status.into(), response };
+        self.address.send(Content::Reply(Box::new(reply))).map_err(|Full| ReplyError::Full)
+    }
+
+    /// As [`ReplyRef::reply`], with the status `ok`.
+    pub fn ok(&self, payload: impl ToPayload) -> Result<(), ReplyError> {
+        self.reply("ok", payload)
+    }
+}
+
+/// Why a late answer was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReplyError {
+    /// The payload cannot be sent; a retry makes no sense.
+    Payload(PayloadError),
+    /// The worker has no room for more mail; a later try makes sense.
+    Full,
+}
+
+/// What is needed to answer a join later, from any thread. Dropped without an answer, the join has failed.
+#[derive(Debug)]
+pub struct JoinRef {
+    address: Address,
+    pub(super) serial: u32,
+    answered: AtomicBool,
+}
+
+impl JoinRef {
+    /// The client may join: `ok` with a payload. Only the first answer counts.
+    ///
+    /// # Errors
+    /// As [`ReplyRef::reply`].
+    pub fn ok(&self, payload: impl ToPayload) -> Result<(), ReplyError> {
+        let payload = OwnedPayload::new(payload).map_err(ReplyError::Payload)?;
+        self.answer(Ok(payload))
+    }
+
+    /// The client may not join: `error` with a payload. Only the first answer counts.
+    ///
+    /// # Errors
+    /// As [`ReplyRef::reply`].
+    pub fn refuse(&self, payload: impl ToPayload) -> Result<(), ReplyError> {
+        let payload = OwnedPayload::new(payload).map_err(ReplyError::Payload)?;
+        self.answer(Err(payload))
+    }
+
+    fn answer(&self, answer: Result<OwnedPayload, OwnedPayload>) -> Result<(), ReplyError> {
+        self.address
+            .send(Content::Join { serial: self.serial, answer: Some(answer) })
+            .map_err(|Full| ReplyError::Full)?;
+        self.answered.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for JoinRef {
+    fn drop(&mut self) {
+        if !*self.answered.get_mut() {
+            let _ = self.address.send(Content::Join { serial: self.serial, answer: None });
+        }
+    }
+}
+
+/// Sends messages to one channel from any thread.
+#[derive(Clone, Debug)]
+pub struct ChannelHandle {
+    address: Address,
+    serial: u32,
+}
+
+impl ChannelHandle {
+    /// Calls [`handle_info`](super::Channel::handle_info) with [`Info::Message`](super::Info::Message). Dropped if the
+    /// channel is gone by then.
+    ///
+    /// # Errors
+    /// [`Full`]: the worker has no room for more mail.
+    pub fn send(&self, message: impl Any + Send) -> Result<(), Full> {
+        self.address.send(Content::Info { serial: self.serial, message: Box::new(message) })
+    }
+}
+
+/// The event that tells who came and who went.
+pub(super) const PRESENCE_DIFF: &str = "presence_diff";
+
+/// The event that closes the sockets of an id.
+pub(super) const DISCONNECT: &str = "disconnect";
+
+/// The event, on the topic of a socket's id, that is pushed to the channel of `topic` as `event`. A NUL cannot be told
+/// from the separator, so it is dropped from the topic.
+pub(super) fn direct_event(topic: &str, event: &str) -> String {
+    format!("phx_direct\0{}\0{event}", topic.replace('\0', ""))
+}
+
+/// Topic and event of [`direct_event`].
+pub(super) fn read_direct_event(event: &str) -> Option<(&str, &str)> {
+    event.strip_prefix("phx_direct\0")?.split_once('\0')
+}
+
+impl fmt::Display for ReplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReplyError::Payload(error) => error.fmt(f),
+            ReplyError::Full => Full.fmt(f),
+        }
+    }
+}
+
+impl error::Error for ReplyError {}

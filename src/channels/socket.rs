@@ -1,0 +1,533 @@
+//! [`Socket`]: one client's connection, which carries its channels (PHOENIX.md §3 and §4 name the rules).
+#![forbid(unsafe_code)]
+
+use super::channel::{AnyChannel, Info, Join, Outcome, Reason};
+use super::context::{Assigns, Ctx, DISCONNECT, JoinCtx, PRESENCE_DIFF, read_direct_event};
+use super::outlet::{Content, Letter, Outlet, Sent, Service};
+use super::user_socket::UserSocket;
+use super::{Broadcast, Envelope, Json, Outgoing, OwnedPayload, Owner, Payload, Presence, Slot};
+use crate::proto::{CloseCode, MessageKind};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{fmt, mem, sync::Arc};
+
+/// The server's side of one `phoenix` socket: it routes what comes in to channels, and acts on an [`Outlet`].
+pub struct Socket {
+    env: Env,
+    channels: Vec<Joined>,
+    pending: Option<Box<(Pending, Box<dyn AnyChannel>)>>,
+    next_serial: u32,
+}
+
+/// What all channels of a socket share.
+pub(super) struct Env {
+    mount: Arc<UserSocket>,
+    serializer: u8,
+    pub(super) assigns: Assigns,
+    pub(super) id: Option<Box<str>>,
+    /// Topics that channels (by serial) subscribed to themselves.
+    pub(super) watched: Vec<(Box<str>, u32)>,
+    /// Topics that lost such a subscription in the running callback.
+    pub(super) unwatched: Vec<Box<str>>,
+}
+
+struct Joined {
+    meta: Meta,
+    channel: Box<dyn AnyChannel>,
+}
+
+/// What a channel's callbacks may see of its place in the socket.
+pub(super) struct Meta {
+    pub(super) topic: Box<str>,
+    /// As the join carried it.
+    join_ref: Slot<'static>,
+    /// What pushes carry if the join had no `join_ref`: its `ref`.
+    stand_in: Option<Box<Slot<'static>>>,
+    pub(super) serial: u32,
+    route: u16,
+    /// Something was sent that cannot be.
+    pub(super) failed: bool,
+    pub(super) present: Option<Box<Present>>,
+}
+
+/// Where a channel is tracked: what it leaves when it ends.
+pub(super) struct Present {
+    pub(super) owner: Owner,
+    pub(super) stores: Vec<Presence>,
+}
+
+/// A join that is answered later.
+struct Pending {
+    meta: Meta,
+    reference: Slot<'static>,
+    /// The `join_ref` of the channel that this join took the place of.
+    replaced: Option<(Box<str>, Slot<'static>)>,
+}
+
+impl Socket {
+    /// A socket of a mount, after `connect` accepted it. `serializer` is what [`Versions::negotiate`](super::Versions)
+    /// gave.
+    pub fn new(mount: Arc<UserSocket>, serializer: u8, assigns: Assigns, id: Option<String>) -> Socket {
+        let id = id.map(String::into_boxed_str);
+        let env = Env { mount, serializer, assigns, id, watched: Vec::new(), unwatched: Vec::new() };
+        Socket { env, channels: Vec::new(), pending: None, next_serial: 0 }
+    }
+
+    /// To be called once, before anything else.
+    pub fn open(&mut self, outlet: &mut dyn Outlet) {
+        if let Some(id) = &self.env.id
+            && outlet.subscribe(id, Service::Socket).is_err()
+        {
+            tracing::warn!(
+                id = &**id,
+                "no room for the subscription to a socket's id: it cannot be disconnected by id"
+            );
+        }
+    }
+
+    /// The id that `connect` gave.
+    pub fn id(&self) -> Option<&str> {
+        self.env.id.as_deref()
+    }
+
+    /// Channels that are joined.
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// A message of the client. One that cannot be read closes the connection with 1011.
+    pub fn message(&mut self, outlet: &mut dyn Outlet, kind: MessageKind, bytes: &[u8]) {
+        let mount = Arc::clone(&self.env.mount);
+        match mount.versions().serializer(self.env.serializer).decode(kind, bytes) {
+            Ok(envelope) => self.route(outlet, &envelope),
+            Err(error) => {
+                tracing::debug!(%error, "a client's message cannot be read");
+                outlet.close(CloseCode::INTERNAL);
+            }
+        }
+    }
+
+    /// The decision table of PHOENIX.md §3, in its order.
+    fn route(&mut self, outlet: &mut dyn Outlet, envelope: &Envelope<'_>) {
+        let (Some(topic), Some(event)) = (envelope.topic.as_text(), envelope.event.as_text()) else {
+            return self.unmatched(outlet, envelope);
+        };
+        if topic == "phoenix" && event == "heartbeat" {
+            return self.env.answer(outlet, &Slot::NULL, envelope, "ok", Payload::EMPTY);
+        }
+        match (self.find(topic), event) {
+            (None, "phx_join") => self.join(outlet, topic, envelope, None),
+            (Some(at), "phx_join") => {
+                let old = self.stop(outlet, at, &Reason::DuplicateJoin, false);
+                self.join(outlet, topic, envelope, Some((topic.into(), old)));
+            }
+            (Some(at), _) if !self.channels[at].meta.hears(&envelope.join_ref) => {}
+            (Some(at), "phx_leave") => self.leave(outlet, at, envelope),
+            (Some(at), _) => {
+                self.call(outlet, at, Some(&envelope.reference), |channel, ctx| {
+                    channel.handle_in(ctx, event, envelope.payload)
+                });
+            }
+            (None, "phx_leave") => self.env.answer(outlet, &envelope.join_ref, envelope, "ok", Payload::EMPTY),
+            (None, _) => self.unmatched(outlet, envelope),
+        }
+    }
+
+    fn unmatched(&mut self, outlet: &mut dyn Outlet, envelope: &Envelope<'_>) {
+        let response = Payload::Json(Json::trusted(r#"{"reason":"unmatched topic"}"#));
+        self.env.answer(outlet, &Slot::NULL, envelope, "error", response);
+    }
+
+    fn find(&self, topic: &str) -> Option<usize> {
+        self.channels.iter().position(|joined| *joined.meta.topic == *topic)
+    }
+
+    fn find_serial(&self, serial: u32) -> Option<usize> {
+        self.channels.iter().position(|joined| joined.meta.serial == serial)
+    }
+
+    // ---- joining --------------------------------------------------------------------------------------------
+
+    fn join(
+        &mut self,
+        outlet: &mut dyn Outlet,
+        topic: &str,
+        envelope: &Envelope<'_>,
+        replaced: Option<(Box<str>, Slot<'static>)>,
+    ) {
+        let mount = Arc::clone(&self.env.mount);
+        let Some((index, route)) = mount.route(topic) else {
+            tracing::warn!(topic, "a client wants to join a topic that no route matches");
+            self.unmatched(outlet, envelope);
+            return self.env.replaced(outlet, replaced);
+        };
+        if self.channels.len() >= mount.max_channels() {
+            let response = Payload::Json(Json::trusted(r#"{"reason":"too many channels joined"}"#));
+            self.env.answer(outlet, &envelope.join_ref, envelope, "error", response);
+            return self.env.replaced(outlet, replaced);
+        }
+        let serial = self.next_serial;
+        self.next_serial = serial.wrapping_add(1);
+        let later = Cell::new(false);
+        let mut ctx = JoinCtx { outlet: &*outlet, env: &self.env, serial, later: &later };
+        let attempt = AssertUnwindSafe(|| {
+            let mut channel = route.channel();
+            (channel.join(&mut ctx, topic, envelope.payload), channel)
+        });
+        let tried = catch_unwind(attempt).ok();
+        let join_ref = envelope.join_ref.clone().into_owned();
+        let reference = envelope.reference.clone().into_owned();
+        let stand_in = join_ref.is_null().then(|| Box::new(reference.clone()));
+        let meta = Meta { topic: topic.into(), join_ref, stand_in, serial, route: index, failed: false };
+        let pending = Pending { meta, reference, replaced };
+        match tried {
+            Some((Join::Ok, channel)) => self.admit(outlet, pending, channel, Payload::EMPTY),
+            Some((Join::Reply(reply), channel)) => self.admit(outlet, pending, channel, reply.as_payload()),
+            Some((Join::Refuse(why), _)) => self.refuse(outlet, pending, why.as_payload()),
+            Some((Join::Later, channel)) if later.get() => {
+                self.pending = Some(Box::new((pending, channel)));
+                outlet.hold();
+            }
+            Some((Join::Later, _)) | None => self.refuse(outlet, pending, join_crashed()),
+        }
+    }
+
+    /// The subscription first, so that nothing is missed, then the reply, then whatever else.
+    fn admit(&mut self, outlet: &mut dyn Outlet, pending: Pending, channel: Box<dyn AnyChannel>, reply: Payload<'_>) {
+        let service = self.env.service(&pending.meta.topic, pending.meta.route);
+        if let Err(error) = outlet.subscribe(&pending.meta.topic, service) {
+            tracing::warn!(topic = &*pending.meta.topic, %error, "a join is refused");
+            let why = Payload::Json(Json::trusted(r#"{"reason":"no room for another subscription"}"#));
+            return self.refuse(outlet, pending, why);
+        }
+        let sent = self.env.decided(outlet, &pending, "ok", reply);
+        let Pending { mut meta, replaced, .. } = pending;
+        meta.failed = sent == Sent::Invalid;
+        self.channels.push(Joined { meta, channel });
+        self.env.replaced(outlet, replaced);
+        self.call(outlet, self.channels.len() - 1, None, |channel, ctx| {
+            channel.joined(ctx);
+            Outcome::NoReply
+        });
+    }
+
+    fn refuse(&mut self, outlet: &mut dyn Outlet, pending: Pending, why: Payload<'_>) {
+        let _ = self.env.decided(outlet, &pending, "error", why);
+        self.env.replaced(outlet, pending.replaced);
+    }
+
+    // ---- calling --------------------------------------------------------------------------------------------
+
+    /// The one place that runs a callback of a joined channel.
+    fn call(
+        &mut self,
+        outlet: &mut dyn Outlet,
+        at: usize,
+        reference: Option<&Slot<'_>>,
+        run: impl FnOnce(&mut dyn AnyChannel, &mut Ctx<'_>) -> Outcome,
+    ) {
+        let Joined { meta, channel } = &mut self.channels[at];
+        let mut ctx = Ctx { outlet: &mut *outlet, env: &mut self.env, meta, reference };
+        let outcome = catch_unwind(AssertUnwindSafe(|| run(&mut **channel, &mut ctx)));
+        let outcome = outcome.unwrap_or(Outcome::Stop(Reason::Crashed));
+        self.unwatch(outlet);
+        if mem::take(&mut self.channels[at].meta.failed) {
+            tracing::warn!(topic = &*self.channels[at].meta.topic, "a channel sent what cannot be sent");
+            self.stop(outlet, at, &Reason::Crashed, true);
+            return;
+        }
+        match outcome {
+            Outcome::NoReply => {}
+            Outcome::Reply(status, response) => {
+                if self.reply(outlet, at, reference, &status, &response) == Sent::Invalid {
+                    self.stop(outlet, at, &Reason::Crashed, true);
+                }
+            }
+            Outcome::Stop(reason) => {
+                self.stop(outlet, at, &reason, true);
+            }
+            Outcome::StopReply(reason, status, response) => {
+                let sent = self.reply(outlet, at, reference, &status, &response);
+                self.stop(outlet, at, if sent == Sent::Invalid { &Reason::Crashed } else { &reason }, true);
+            }
+            Outcome::Unhandled => {
+                tracing::warn!(
+                    topic = &*self.channels[at].meta.topic,
+                    "a client pushed an event that its channel does not know"
+                );
+                self.stop(outlet, at, &Reason::Crashed, true);
+            }
+        }
+    }
+
+    fn reply(
+        &mut self,
+        outlet: &mut dyn Outlet,
+        at: usize,
+        reference: Option<&Slot<'_>>,
+        status: &str,
+        response: &OwnedPayload,
+    ) -> Sent {
+        let Some(reference) = reference else { return Sent::Queued };
+        let meta = &self.channels[at].meta;
+        let topic = &Slot::from(&*meta.topic);
+        let response = response.as_payload();
+        self.env.send(outlet, &Outgoing::Reply { join_ref: meta.push_ref(), reference, topic, status, response })
+    }
+
+    /// Does what [`Ctx::unsubscribe`] noted.
+    fn unwatch(&mut self, outlet: &mut dyn Outlet) {
+        while let Some(topic) = self.env.unwatched.pop() {
+            self.settle(outlet, &topic);
+        }
+    }
+
+    /// Brings the subscription to a topic in line with who wants it.
+    fn settle(&self, outlet: &mut dyn Outlet, topic: &str) {
+        match self.find(topic) {
+            Some(at) => {
+                let service = self.env.service(topic, self.channels[at].meta.route);
+                let _ = outlet.subscribe(topic, service); // it is subscribed: nothing can be refused
+            }
+            None if self.env.wants(topic) => {}
+            None => outlet.unsubscribe(topic),
+        }
+    }
+
+    // ---- ending ---------------------------------------------------------------------------------------------
+
+    /// The reply, `phx_close`, then whatever `terminate` sends.
+    fn leave(&mut self, outlet: &mut dyn Outlet, at: usize, envelope: &Envelope<'_>) {
+        let join_ref = self.channels[at].meta.push_ref().clone();
+        self.env.answer(outlet, &join_ref, envelope, "ok", Payload::EMPTY);
+        self.stop(outlet, at, &Reason::Left, true);
+    }
+
+    /// Ends a channel and returns its `join_ref`. A graceful end is told before `terminate`, a crash after it.
+    fn stop(&mut self, outlet: &mut dyn Outlet, at: usize, reason: &Reason, tell: bool) -> Slot<'static> {
+        let mut joined = self.channels.remove(at);
+        let graceful = reason.is_graceful();
+        let serial = joined.meta.serial;
+        self.env.forget(serial);
+        self.settle(outlet, &joined.meta.topic);
+        self.unwatch(outlet);
+        if tell && graceful {
+            self.env.notice(outlet, &joined.meta, "phx_close", "{}");
+        }
+        self.terminate(outlet, &mut joined, reason);
+        if tell && !graceful {
+            self.env.notice(outlet, &joined.meta, "phx_error", r#"{"reason":"channel_crash"}"#);
+        }
+        joined.meta.join_ref
+    }
+
+    fn terminate(&mut self, outlet: &mut dyn Outlet, joined: &mut Joined, reason: &Reason) {
+        let Joined { meta, channel } = joined;
+        tracing::debug!(topic = &*meta.topic, %reason, "a channel ends");
+        let mut ctx = Ctx { outlet: &mut *outlet, env: &mut self.env, meta, reference: None };
+        let _ = catch_unwind(AssertUnwindSafe(|| channel.terminate(&mut ctx, reason)));
+        if let Some(present) = joined.meta.present.take() {
+            for store in &present.stores {
+                if let Some(diff) = store.untrack_owner(&joined.meta.topic, present.owner) {
+                    publish(outlet, &joined.meta.topic, true, PRESENCE_DIFF, diff.payload());
+                }
+            }
+        }
+        self.env.forget(joined.meta.serial); // what it subscribed to just now
+        self.unwatch(outlet);
+    }
+
+    /// The connection is over: every channel ends, without a word to the client.
+    pub fn end(&mut self, outlet: &mut dyn Outlet, reason: &Reason) {
+        self.pending = None;
+        while let Some(mut joined) = self.channels.pop() {
+            self.terminate(outlet, &mut joined, reason);
+        }
+    }
+
+    // ---- what the server brings -----------------------------------------------------------------------------
+
+    /// A broadcast that the outlet did not send to the client by itself.
+    pub fn delivery(&mut self, outlet: &mut dyn Outlet, topic: &str, kind: MessageKind, bytes: &[u8]) {
+        let Some(broadcast) = Broadcast::read(kind, bytes) else {
+            return tracing::warn!(topic, "a publication that is no broadcast went to the topic of channels");
+        };
+        let Broadcast { event, payload } = broadcast;
+        if self.env.id.as_deref() == Some(topic) && self.addressed(outlet, event, payload) {
+            return;
+        }
+        if let Some(at) = self.find(topic) {
+            if self.env.mount.intercepts(self.channels[at].meta.route, event) {
+                self.call(outlet, at, None, |channel, ctx| channel.handle_out(ctx, event, payload));
+            } else {
+                let _ = self.env.send(outlet, &Outgoing::Broadcast { topic, event, payload });
+            }
+        }
+        let listeners: Vec<u32> = self.env.watched.iter().filter(|(to, _)| **to == *topic).map(|(_, by)| *by).collect();
+        for serial in listeners {
+            if let Some(at) = self.find_serial(serial) {
+                let info = Info::Broadcast { topic, event, payload };
+                self.call(outlet, at, None, |channel, ctx| channel.handle_info(ctx, info));
+            }
+        }
+    }
+
+    /// What comes on the topic of the socket's id; false if it is nothing that the socket knows.
+    fn addressed(&mut self, outlet: &mut dyn Outlet, event: &str, payload: Payload<'_>) -> bool {
+        if event == DISCONNECT {
+            self.end(outlet, &Reason::Disconnected);
+            outlet.close(CloseCode::GOING_AWAY);
+            return true;
+        }
+        let Some((topic, event)) = read_direct_event(event) else { return false };
+        if let Some(at) = self.find(topic) {
+            self.call(outlet, at, None, |_, ctx| {
+                ctx.push(event, payload);
+                Outcome::NoReply
+            });
+        }
+        true
+    }
+
+    /// A timer of a channel is due.
+    pub fn timer(&mut self, outlet: &mut dyn Outlet, serial: u32, token: u64) {
+        if let Some(at) = self.find_serial(serial) {
+            self.call(outlet, at, None, |channel, ctx| channel.handle_info(ctx, Info::Timer(token)));
+        }
+    }
+
+    /// What another thread sent.
+    pub fn letter(&mut self, outlet: &mut dyn Outlet, letter: Letter) {
+        match letter.0 {
+            Content::Reply(late) => {
+                let topic = &Slot::from(&*late.topic);
+                let (status, response) = (&*late.status, late.response.as_payload());
+                let (join_ref, reference) = (&late.join_ref, &late.reference);
+                let _ = self.env.send(outlet, &Outgoing::Reply { join_ref, reference, topic, status, response });
+            }
+            Content::Info { serial, message } => {
+                if let Some(at) = self.find_serial(serial) {
+                    self.call(outlet, at, None, |channel, ctx| channel.handle_info(ctx, Info::Message(message)));
+                }
+            }
+            Content::Join { serial, answer } => {
+                let Some(waits) = self.pending.take_if(|waits| waits.0.meta.serial == serial) else { return };
+                let (pending, channel) = *waits;
+                match &answer {
+                    Some(Ok(reply)) => self.admit(outlet, pending, channel, reply.as_payload()),
+                    Some(Err(why)) => self.refuse(outlet, pending, why.as_payload()),
+                    None => self.refuse(outlet, pending, join_crashed()),
+                }
+                outlet.release();
+            }
+        }
+    }
+}
+
+impl Env {
+    /// Writes a message in the client's format and sends it.
+    pub(super) fn send(&self, outlet: &mut dyn Outlet, message: &Outgoing<'_>) -> Sent {
+        let mut bytes = mem::take(&mut outlet.scratch().message);
+        bytes.clear();
+        let sent = match self.mount.versions().serializer(self.serializer).encode(message, &mut bytes) {
+            Ok(kind) => outlet.send(kind, &bytes),
+            Err(error) => {
+                tracing::warn!(%error, "a message cannot be written");
+                Sent::Invalid
+            }
+        };
+        outlet.scratch().message = bytes;
+        sent
+    }
+
+    /// A reply of the socket itself.
+    fn answer(
+        &self,
+        outlet: &mut dyn Outlet,
+        join_ref: &Slot<'_>,
+        to: &Envelope<'_>,
+        status: &str,
+        response: Payload<'_>,
+    ) {
+        let (reference, topic) = (&to.reference, &to.topic);
+        let _ = self.send(outlet, &Outgoing::Reply { join_ref, reference, topic, status, response });
+    }
+
+    /// The reply to a join.
+    fn decided(&self, outlet: &mut dyn Outlet, pending: &Pending, status: &str, response: Payload<'_>) -> Sent {
+        let (join_ref, reference, topic) =
+            (&pending.meta.join_ref, &pending.reference, &Slot::from(&*pending.meta.topic));
+        tracing::info!(topic = &*pending.meta.topic, status, "join");
+        self.send(outlet, &Outgoing::Reply { join_ref, reference, topic, status, response })
+    }
+
+    /// `phx_close` or `phx_error`: both slots hold the `join_ref`.
+    fn notice(&self, outlet: &mut dyn Outlet, meta: &Meta, event: &str, payload: &'static str) {
+        let (join_ref, reference) = (&meta.join_ref, &meta.join_ref);
+        let payload = Payload::Json(Json::trusted(payload));
+        let _ = self.send(outlet, &Outgoing::Push { join_ref, reference, topic: &meta.topic, event, payload });
+    }
+
+    /// The `phx_close` of the channel that a second join has replaced, behind the reply to that join.
+    fn replaced(&self, outlet: &mut dyn Outlet, replaced: Option<(Box<str>, Slot<'static>)>) {
+        let Some((topic, join_ref)) = replaced else { return };
+        let (join_ref, reference) = (&join_ref, &join_ref);
+        let (event, payload) = ("phx_close", Payload::EMPTY);
+        let _ = self.send(outlet, &Outgoing::Push { join_ref, reference, topic: &topic, event, payload });
+    }
+
+    pub(super) fn watches(&self, topic: &str, serial: u32) -> bool {
+        self.watched.iter().any(|(watched, by)| *by == serial && **watched == *topic)
+    }
+
+    /// Ends what a channel subscribed to itself.
+    fn forget(&mut self, serial: u32) {
+        while let Some(at) = self.watched.iter().position(|(_, by)| *by == serial) {
+            self.unwatched.push(self.watched.swap_remove(at).0);
+        }
+    }
+
+    /// Whether broadcasts on this topic have to come to the socket, channel or not.
+    fn wants(&self, topic: &str) -> bool {
+        self.id.as_deref() == Some(topic) || self.watched.iter().any(|(watched, _)| **watched == *topic)
+    }
+
+    fn service(&self, topic: &str, route: u16) -> Service {
+        match self.wants(topic) {
+            true => Service::Socket,
+            false => Service::Fastlane { serializer: self.serializer, route },
+        }
+    }
+}
+
+impl Meta {
+    /// The `join_ref` of pushes and replies.
+    pub(super) fn push_ref(&self) -> &Slot<'static> {
+        self.stand_in.as_deref().unwrap_or(&self.join_ref)
+    }
+
+    /// Whether a message with this `join_ref` is for this channel, and not for one that was here before.
+    fn hears(&self, join_ref: &Slot<'_>) -> bool {
+        join_ref.is_null() || *join_ref == self.join_ref
+    }
+}
+
+/// Publishes an event to the subscribers of a topic, or to all but this outlet's own.
+pub(super) fn publish(outlet: &mut dyn Outlet, topic: &str, all: bool, event: &str, payload: Payload<'_>) {
+    let mut bytes = mem::take(&mut outlet.scratch().message);
+    bytes.clear();
+    let kind = Broadcast { event, payload }.write(&mut bytes);
+    outlet.publish(topic, all, kind, &bytes);
+    outlet.scratch().message = bytes;
+}
+
+fn join_crashed() -> Payload<'static> {
+    Payload::Json(Json::trusted(r#"{"reason":"join crashed"}"#))
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let topics = self.channels.iter().map(|joined| &*joined.meta.topic).collect::<Vec<_>>();
+        f.debug_struct("Socket").field("id", &self.env.id).field("channels", &topics).finish_non_exhaustive()
+    }
+}

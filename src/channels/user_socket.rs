@@ -1,0 +1,66 @@
+//! [`UserSocket`]: what a mount serves and to whom.
+#![forbid(unsafe_code)]
+
+use super::Versions;
+use super::channel::Channel;
+use super::router::Route;
+
+/// A kind of socket: its channels, its formats, its limits. Built once, shared by all workers.
+#[derive(Debug)]
+pub struct UserSocket {
+    routes: Vec<Route>,
+    versions: Versions,
+    max_channels: usize,
+}
+
+impl UserSocket {
+    /// No channels yet; V1 and V2; 100 channels per socket.
+    pub fn new() -> Self {
+        UserSocket { routes: Vec::new(), versions: Versions::default(), max_channels: 100 }
+    }
+
+    /// Topics that match `pattern` (exact, or a prefix and `*`) are served by what `make` makes, one value per join. The
+    /// first pattern that matches counts.
+    ///
+    /// # Panics
+    /// If the pattern has a `*` anywhere but at its end.
+    pub fn channel<C: Channel>(mut self, pattern: &str, make: impl Fn() -> C + Send + Sync + 'static) -> Self {
+        self.routes.push(Route::new(pattern, make));
+        self
+    }
+
+    /// The formats that clients may ask for by `vsn`.
+    pub fn serializers(mut self, versions: Versions) -> Self {
+        self.versions = versions;
+        self
+    }
+
+    /// Channels that one socket may have joined. Beyond: the join is refused with "too many channels joined". Default
+    /// 100.
+    pub fn channels_max(mut self, max: usize) -> Self {
+        self.max_channels = max;
+        self
+    }
+
+    pub(super) fn versions(&self) -> &Versions {
+        &self.versions
+    }
+
+    pub(super) fn max_channels(&self) -> usize {
+        self.max_channels
+    }
+
+    pub(super) fn route(&self, topic: &str) -> Option<(u16, &Route)> {
+        (0..).zip(&self.routes).find(|(_, route)| route.matches(topic))
+    }
+
+    pub(super) fn intercepts(&self, route: u16, event: &str) -> bool {
+        self.routes[usize::from(route)].intercept.contains(&event)
+    }
+}
+
+impl Default for UserSocket {
+    fn default() -> Self {
+        Self::new()
+    }
+}
