@@ -178,7 +178,7 @@ impl Socket {
         let join_ref = envelope.join_ref.clone().into_owned();
         let reference = envelope.reference.clone().into_owned();
         let stand_in = join_ref.is_null().then(|| Box::new(reference.clone()));
-        let meta = Meta { topic: topic.into(), join_ref, stand_in, serial, route: index, failed: false };
+        let meta = Meta { topic: topic.into(), join_ref, stand_in, serial, route: index, failed: false, present: None };
         let pending = Pending { meta, reference, replaced };
         match tried {
             Some((Join::Ok, channel)) => self.admit(outlet, pending, channel, Payload::EMPTY),

@@ -41,7 +41,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
-use std::{fmt, mem, time::Duration};
+use std::{fmt, time::Duration};
 
 /// How long the assertions wait for what another thread has promised.
 const PATIENCE: Duration = Duration::from_secs(5);
