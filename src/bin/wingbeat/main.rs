@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod chat;
 mod demo;
 mod descriptors;
 mod failure;

@@ -12,6 +12,9 @@ const PROBLEMS = {
   room: "A room's name has 1 to 40 characters.",
 };
 
+/** A name as the server takes it. */
+const short = (text, length) => [...text.replace(/\s+/g, " ").replace(/\p{Cc}/gu, "").trim()].slice(0, length).join("").trim();
+
 const $ = (id) => document.getElementById(id);
 
 /** An element: properties, then what is in it. */
@@ -31,8 +34,8 @@ const stored = {
   },
 };
 
-const visit = { token: randomToken(), rooms: [], messages: {}, ...stored.read("sessionStorage", "visit") };
-const me = { id: null, name: stored.read("localStorage", "name") ?? "" };
+const visit = { token: randomToken(), id: null, rooms: [], messages: {}, ...stored.read("sessionStorage", "visit") };
+const me = { id: visit.id ?? null, name: stored.read("localStorage", "name") ?? "" };
 const rooms = new Map();
 let current = null;
 let recipient = null;
@@ -71,7 +74,7 @@ class Room {
     this.name = name;
     this.log = visit.messages[name] ?? [];
     this.channel = wire.channel(`chat:${name}`, () => ({ name: me.name }), {
-      joined: ({ id }) => { me.id = id; this.isJoined = true; showAll(); },
+      joined: ({ id }) => { visit.id = me.id = id; this.isJoined = true; if (this === current) problem(null); remember(); showAll(); },
       refused: (reason) => { this.isJoined = false; if (this === current) problem(reason); showAll(); },
       lost: () => { this.before = new Set(this.people.keys()); this.isJoined = false; this.typing.clear(); },
       events: {
@@ -147,7 +150,7 @@ class Room {
 // ---- which room
 
 /** As it is in links: the same for everybody who means the same. */
-const roomName = (text) => [...text.trim().toLowerCase().replace(/\s+/g, "-")].slice(0, 40).join("");
+const roomName = (text) => short(text.toLowerCase(), 40).replace(/\s/g, "-");
 
 function roomOfHash() {
   try { return roomName(decodeURIComponent(location.hash.slice(1))) || "lobby"; } catch { return "lobby"; }
@@ -240,7 +243,8 @@ function showConnection() {
   $("connection").textContent = { open: "Connected", waiting: "Offline", connecting: "Connecting…" }[state];
   const seconds = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));
   $("banner").hidden = state !== "waiting";
-  $("banner").firstElementChild.textContent = `The connection is lost. Trying again${seconds > 1 ? ` in ${seconds} seconds` : "…"}`;
+  const when = seconds > 1 ? ` in ${seconds} seconds` : "…";
+  $("banner").firstElementChild.textContent = `The connection is lost. Trying again${when}`;
   $("send").disabled = !isReady;
 }
 
@@ -273,7 +277,7 @@ function messageOf(entry, previous) {
   const isMore = previous?.from === entry.from && previous.kind === entry.kind && previous.to === entry.to
     && entry.at - previous.at < GROUPED_MS;
   const by = el("div", { className: "by" }, el("b", {}, isOwn ? "You" : entry.name));
-  if (entry.kind === "private") by.append(el("i", {}, isOwn ? `in private to ${entry.toName}` : "to you, in private"));
+  if (entry.kind === "private") by.append(el("i", {}, isOwn ? `in private to ${entry.to_name}` : "to you, in private"));
   by.append(timeOf(entry.at));
   const text = el("div", { className: "text", title: timeOf(entry.at).textContent, dir: "auto" }, entry.text);
   const classes = ["message", entry.kind, isOwn && "own", isMore && "more"].filter(Boolean).join(" ");
@@ -354,7 +358,7 @@ function askName() {
 }
 
 function rename(name) {
-  me.name = [...name].slice(0, 32).join("");
+  me.name = name;
   stored.write("localStorage", "name", me.name);
   if (rooms.size === 0) return start();
   for (const { channel } of rooms.values()) channel.push("name", { name: me.name }).catch(() => {});
@@ -422,7 +426,7 @@ $("to").querySelector("button").onclick = () => { writeTo(null); $("text").focus
 $("me").onclick = askName;
 $("hello").addEventListener("cancel", (event) => { if (!me.name) event.preventDefault(); });
 $("hello").querySelector("form").onsubmit = (event) => {
-  const name = $("name").value.trim();
+  const name = short($("name").value, 32);
   if (name) return rename(name);
   event.preventDefault();
 };

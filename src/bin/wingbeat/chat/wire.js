@@ -12,7 +12,7 @@ class Wire {
   /** Told about every change: `(state, retryAt)`, state one of connecting, open, waiting. */
   onState = () => {};
   state = "waiting";
-  #url;
+  #address;
   #socket = null;
   #channels = new Map();
   #replies = new Map();
@@ -20,8 +20,8 @@ class Wire {
   #tries = 0;
   #timer = 0;
 
-  constructor(url) {
-    this.#url = url;
+  constructor(address) {
+    this.#address = address;
     // Whoever comes back to the page, or to the network, does not want to wait.
     addEventListener("online", () => this.retry());
     document.addEventListener("visibilitychange", () => document.hidden || this.retry());
@@ -63,7 +63,7 @@ class Wire {
 
   #connect() {
     clearTimeout(this.#timer);
-    const socket = new WebSocket(this.#url());
+    const socket = new WebSocket(this.#address());
     this.#socket = socket;
     this.#change("connecting");
     socket.onopen = () => {
