@@ -196,7 +196,7 @@ function showRooms() {
     if (room.unread > 0) {
       elsewhere += room.unread;
       link.classList.add("unread");
-      link.append(el("span", { className: "badge" }, `${room.unread}`, hidden(" unread")));
+      link.append(el("span", { className: "badge" }, `${room.unread}`, hidden("unread")));
     }
     const item = el("li", {}, link);
     if (rooms.size > 1) {
@@ -206,9 +206,8 @@ function showRooms() {
   }));
   $("elsewhere").hidden = elsewhere === 0;
   $("title").textContent = `# ${current.name}`;
-  $("text").placeholder = recipient ? `Only ${recipient.name} will see this` : `Message #${current.name}`;
   document.title = `${elsewhere > 0 ? `(${elsewhere}) ` : ""}${current.name} · wingbeat`;
-  $("me").replaceChildren(avatar(me.id ?? "", me.name), el("span", { className: "name" }, me.name || "You"), hidden(" (change your name)"));
+  $("me").replaceChildren(avatar(me.id ?? "", me.name), el("span", { className: "name" }, me.name || "You"), hidden("change your name"));
 }
 
 function showPeople() {
@@ -221,7 +220,7 @@ function showPeople() {
     const person = el("button", { type: "button", className: "person", title, disabled: isMe }, avatar(id, name),
       el("span", { className: "name" }, name));
     if (isMe) person.append(el("small", {}, "you"));
-    else person.append(hidden(": write in private"));
+    else person.append(hidden("write in private"));
     person.onclick = () => { writeTo({ id, name }); closeDrawers(); $("text").focus(); };
     return el("li", {}, person);
   }));
@@ -413,6 +412,7 @@ function start() {
 
 wire.onState = (_, at) => { retryAt = at; if (current) showAll(); };
 setInterval(() => { if (current && wire.state === "waiting") showConnection(); }, 500);
+document.querySelector(".skip").onclick = (event) => { event.preventDefault(); $("text").focus(); };
 addEventListener("hashchange", () => open(roomOfHash()));
 addEventListener("keydown", ({ key }) => { if (key === "Escape") { closeDrawers(); if (recipient) writeTo(null); } });
 document.addEventListener("visibilitychange", () => { if (!document.hidden && current) { current.unread = 0; showRooms(); } });
@@ -424,7 +424,8 @@ $("newest").onclick = toNewest;
 $("retry").onclick = () => wire.retry();
 $("to").querySelector("button").onclick = () => { writeTo(null); $("text").focus(); };
 $("me").onclick = askName;
-$("hello").addEventListener("cancel", (event) => { if (!me.name) event.preventDefault(); });
+// Without a name there is nothing to go back to.
+$("hello").addEventListener("close", () => { if (!me.name) askName(); });
 $("hello").querySelector("form").onsubmit = (event) => {
   const name = short($("name").value, 32);
   if (name) return rename(name);
