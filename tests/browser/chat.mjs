@@ -289,6 +289,12 @@ function layoutFaults(page) {
   }, TAP_TARGET);
 }
 
+/** Whether an element has come in from the side. */
+function isInside(selector) {
+  const { left, right } = document.querySelector(selector).getBoundingClientRect();
+  return left >= -0.5 && right <= innerWidth + 0.5;
+}
+
 describe("on a phone", () => {
   for (const [name, device] of [["phone", PHONE], ["small-phone", SMALL_PHONE]]) {
     test(`${name}: nothing overflows, everything can be tapped, both drawers work`, async () => {
@@ -313,7 +319,7 @@ describe("on a phone", () => {
 
       await page.locator("#show-people").tap();
       await page.getByRole("button", { name: /Bartholomew.*write in private/ }).waitFor();
-      await until(page, () => document.querySelector("#people").getBoundingClientRect().right <= innerWidth + 0.5);
+      await until(page, isInside, "#people");
       await screenshot(page, `${name}-people`);
       await page.getByRole("button", { name: /Bartholomew.*write in private/ }).tap();
       await page.locator("#to").waitFor();
@@ -321,6 +327,7 @@ describe("on a phone", () => {
       await page.getByRole("button", { name: "Write to everybody again" }).tap();
 
       await page.locator("#show-rooms").tap();
+      await until(page, isInside, "#rooms");
       await page.getByLabel("Join or create a room").fill("another");
       await screenshot(page, `${name}-rooms`);
       await page.getByLabel("Join or create a room").press("Enter");
