@@ -14,12 +14,12 @@ use wingbeat::{
 const V2_TEXT: &str = r#"["3","17","room:lobby","new_msg",{"body":"hello, world"}]"#;
 const V1_TEXT: &str =
     r#"{"topic":"room:lobby","event":"new_msg","payload":{"body":"hello"},"ref":"17","join_ref":"3"}"#;
-const BINARY: &[u8] = b"\x00\x01\x02\x0a\x073" as &[u8];
+const BINARY: &[u8] = b"\x00\x01\x02\x0a\x073";
 
 fn nested() -> String {
     let object =
         r#"{"user":{"id":4711,"name":"Zoë","tags":["a","b"]},"at":1700000000.5,"text":"said \"so\"","seen":true}"#;
-    format!(r#"["3","17","room:lobby","new_msg",{{"list":[{}]}}]"#, vec![object; 10].join(","))
+    format!(r#"["3","17","room:lobby","new_msg",{{"list":[{}]}}]"#, [object; 10].join(","))
 }
 
 fn decode(c: &mut Criterion) {

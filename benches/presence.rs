@@ -20,17 +20,20 @@ fn crowd(members: usize, key: impl Fn(usize) -> String) -> Presence {
     presence
 }
 
+/// The key of a member.
+type Key = fn(usize) -> String;
+
 fn join_and_leave(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("presence_join_update_leave");
-    let keys: [(&str, fn(usize) -> String); 2] = [("own_keys", |i| format!("user {i}")), ("one_key", |_| "me".into())];
+    let keys: [(&str, Key); 2] = [("own_keys", |i| format!("user {i}")), ("one_key", |_| "me".into())];
     for ((name, key), members) in keys.iter().flat_map(|keys| MEMBERS.map(|members| (keys, members))) {
         let presence = crowd(members, key);
         group.bench_function(BenchmarkId::new(*name, members), |bench| {
             let (owner, meta) = (Owner::next(), json!({"at": 1_790_000_000}));
             bench.iter(|| {
-                black_box(presence.track(TOPIC, owner, "me", &meta)).expect("it is new");
-                black_box(presence.update(TOPIC, owner, "me", &meta)).expect("it is there");
-                black_box(presence.untrack_owner(TOPIC, owner)).expect("it is there");
+                let _ = black_box(presence.track(TOPIC, owner, "me", &meta)).expect("it is new");
+                let _ = black_box(presence.update(TOPIC, owner, "me", &meta)).expect("it is there");
+                let _ = black_box(presence.untrack_owner(TOPIC, owner)).expect("it is there");
             });
         });
     }

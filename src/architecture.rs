@@ -49,11 +49,21 @@
 //! publish order over all its topics. The walk stops when the budget of the turn is spent and goes on in the next, so
 //! that a topic with 100,000 subscribers does not freeze the others.
 //!
+//! # Why classes of subscriptions
+//!
+//! Subscribers of one topic may speak different formats. A subscription has a class
+//! ([`Conn::subscribe_as`](crate::Conn::subscribe_as)); a publication is encoded once for each class that has subscribers
+//! on the worker ([`Encoder`](crate::Encoder)), and all of them share that frame. Where an encoding asks for it, the
+//! subscriber gets a callback with the publication as it was ([`Handler::delivery`](crate::Handler::delivery)), and so
+//! do *listeners*, subscribers that are no connection ([`Scope::listen`](crate::Scope::listen)). The walk only notes
+//! callbacks; they are made after it, or after the callback that caught up, never within one. What crosses workers is
+//! the publication in no encoding: classes differ from worker to worker.
+//!
 //! # Two accounts
 //!
 //! Nothing is lost silently. Publications x interested workers = accepted + counted refusals of full mailboxes
-//! ([`Published::refused`](crate::Published)). Messages accepted for connections = sent + dropped by a counted policy +
-//! undelivered at a close that carries a code. [`Counters`](crate::Counters) has each term, and the soak test checks the
+//! ([`Published::refused`](crate::Published)). Messages accepted for subscribers = sent, or given to a
+//! callback + dropped by a counted policy + undelivered at a close that carries a code. [`Counters`](crate::Counters) has each term, and the soak test checks the
 //! sums.
 //!
 //! # The life of a connection

@@ -67,9 +67,10 @@ pub use bytes::Bytes;
 pub use driver::Address;
 #[cfg(feature = "epoll")]
 pub use engine::{
-    Acceptance, Budgets, ClientResponse, CloseCause, CloseReason, Config, Conn, ConnId, ConnectError, Counters, Drain,
-    Full, Handle, Handler, Limits, Message, Never, PayloadWriter, Published, Reconnect, Request, Response, Scope,
-    SendStatus, SlowConsumer, Snapshot, SubscribeError, Target, TimerId, Upgrade, Worker,
+    Acceptance, Answer, Budgets, ClientResponse, CloseCause, CloseReason, Config, Conn, ConnId, ConnectError, Counters,
+    Drain, Encoder, Encoding, Full, Handle, Handler, Keepalive, Limits, ListenerId, Message, Never, PayloadWriter,
+    Profile, Published, Reconnect, Request, Response, Scope, SendStatus, SlowConsumer, Snapshot, SubscribeError,
+    Target, TimerId, TooManyListeners, Upgrade, Worker,
 };
 pub use proto::{CloseCode, MessageKind};
 #[cfg(feature = "epoll")]

@@ -107,8 +107,24 @@ impl Server {
         self.spawn(make)?.join()
     }
 
+    /// As [`Server::serve`], with the handle for handlers that send mail or publish from elsewhere.
+    pub fn serve_with<H: Handler>(
+        self,
+        make: impl Fn(usize, &Handle<H::Mail>) -> H + Send + Sync + 'static,
+    ) -> io::Result<()> {
+        self.spawn_with(make)?.join()
+    }
+
     /// As [`Server::serve`], and returns as soon as every worker listens.
     pub fn spawn<H: Handler>(self, make: impl Fn(usize) -> H + Send + Sync + 'static) -> io::Result<Running<H::Mail>> {
+        self.spawn_with(move |worker, _| make(worker))
+    }
+
+    /// As [`Server::serve_with`], and returns as soon as every worker listens.
+    pub fn spawn_with<H: Handler>(
+        self,
+        make: impl Fn(usize, &Handle<H::Mail>) -> H + Send + Sync + 'static,
+    ) -> io::Result<Running<H::Mail>> {
         let mut reserved = Vec::new(); // until every worker listens
         let probed = self.addresses.iter().map(|address| self.probe(address, &mut reserved));
         let addresses = probed.collect::<io::Result<Vec<_>>>()?;
@@ -178,7 +194,7 @@ impl Part {
         self,
         seed: WorkerSeed<H::Mail>,
         driver: EpollSeed,
-        make: &dyn Fn(usize) -> H,
+        make: &dyn Fn(usize, &Handle<H::Mail>) -> H,
         ready: mpsc::Sender<Started>,
     ) -> io::Result<()> {
         match self.start(seed, driver, make) {
@@ -199,13 +215,14 @@ impl Part {
         &self,
         seed: WorkerSeed<H::Mail>,
         driver: EpollSeed,
-        make: &dyn Fn(usize) -> H,
+        make: &dyn Fn(usize, &Handle<H::Mail>) -> H,
     ) -> io::Result<(Worker<H>, Vec<Address>)> {
         if self.config.own_descriptor_table {
             // Before any connection of this worker exists, after every waker does.
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES)?;
         }
-        let mut worker = seed.start(driver.start(), make(self.index));
+        let handler = make(self.index, seed.handle());
+        let mut worker = seed.start(driver.start(), handler);
         if self.workers < cpus() {
             worker.set_spin(self.config.spin);
         }

@@ -5,7 +5,7 @@ use std::error::Error;
 
 use proptest::prelude::*;
 use wingbeat::proto::handshake::client::{self, RequestHead};
-use wingbeat::proto::handshake::server::{self, Parsed, Request};
+use wingbeat::proto::handshake::server::{self, Expectation, Framing, Parsed, Request};
 use wingbeat::proto::handshake::{HandshakeError, RequestLimits};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -137,7 +137,7 @@ fn parts_of_a_request_are_found() {
     assert_eq!(request.header("hOST"), Some(&b"example.com"[..]));
     assert_eq!(request.header("Origin"), None);
     assert_eq!(&bytes[request.head_len()..], b"\x81\x80rest", "frames behind the head are the caller's");
-    assert_eq!((request.content_length(), request.wants_keep_alive()), (0, true));
+    assert_eq!((request.framing(), request.wants_keep_alive()), (Framing::Length(0), true));
     assert_eq!(request.headers().map(|(name, _)| name).collect::<Vec<_>>(), GOOD.map(|(name, _)| name));
 }
 
@@ -146,7 +146,7 @@ fn a_plain_request_is_not_an_upgrade() {
     let bytes = b"POST /healthz HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\nContent-Length: 12\r\nA: 1\r\na: 2\r\n\r\nhello, body!";
     let request = request(bytes);
     assert!(server::upgrade(&request).unwrap().is_none());
-    assert_eq!((request.content_length(), request.wants_keep_alive()), (12, false));
+    assert_eq!((request.framing(), request.wants_keep_alive()), (Framing::Length(12), false));
     assert_eq!(request.header_values("A").collect::<Vec<_>>(), [b"1", b"2"]);
     assert_eq!(&bytes[request.head_len()..], b"hello, body!");
 }
@@ -289,8 +289,8 @@ fn framing_must_be_beyond_doubt() {
         ],
     );
     let plain = |fields: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n").into_bytes();
-    expect(200, &[plain("Content-Length: 5")]);
-    expect(411, &[plain("Transfer-Encoding: Chunked")]);
+    expect(200, &[plain("Content-Length: 5"), plain("Transfer-Encoding: Chunked")]);
+    assert_eq!(request(&plain("Transfer-Encoding: Chunked")).framing(), Framing::Chunked);
     expect(501, &[plain("Transfer-Encoding: gzip, chunked"), plain("Transfer-Encoding: xchunked")]);
     expect(
         400,
@@ -384,7 +384,30 @@ fn what_is_no_http_is_refused_before_its_end() {
     ] {
         assert!(parse(bytes).is_err(), "{}", bytes.escape_ascii());
     }
-    assert_eq!(status(b"GET / HTTP/1.0"), 505);
+}
+
+#[test]
+fn http_1_0_is_read_but_opens_no_websocket() {
+    let old = |fields: &str| format!("GET / HTTP/1.0\r\n{fields}\r\n").into_bytes();
+    assert!(!request(&old("")).wants_keep_alive());
+    assert!(request(&old("Connection: a, Keep-Alive\r\n")).wants_keep_alive());
+    assert!(!request(&old("Connection: keep-alive, close\r\n")).wants_keep_alive());
+    expect(200, &[old("Host: a\r\n"), old("Content-Length: 1\r\n")]);
+    expect(400, &[old("Host: a\r\nHost: a\r\n"), old("Host: a b\r\n"), old("Transfer-Encoding: chunked\r\n")]);
+    expect(505, &[head("GET / HTTP/1.0", &GOOD)]);
+}
+
+#[test]
+fn expectations_are_told_apart() {
+    let expectation = |version: &str, fields: &str| {
+        request(format!("POST / HTTP/{version}\r\nHost: a\r\n{fields}\r\n").as_bytes()).expectation()
+    };
+    assert_eq!(expectation("1.1", ""), Expectation::None);
+    assert_eq!(expectation("1.1", "Expect: 100-Continue\r\n"), Expectation::Continue);
+    for fields in ["Expect: 100-continue, more\r\n", "Expect:\r\n", &"Expect: 100-continue\r\n".repeat(2)] {
+        assert_eq!(expectation("1.1", fields), Expectation::Unknown, "{fields}");
+    }
+    assert_eq!(expectation("1.0", "Expect: 100-continue\r\n"), Expectation::None);
 }
 
 #[test]

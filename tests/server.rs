@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use wingbeat::client::{Client, ClientError, Message};
 use wingbeat::proto::handshake::HandshakeError;
 use wingbeat::{
-    Address, CloseCode, CloseReason, Config, Conn, ConnId, Drain, Handle, Handler, MessageKind, Request, Response,
-    Running, Scope, Server, Snapshot, Upgrade,
+    Address, Answer, CloseCode, CloseReason, Config, Conn, ConnId, Drain, Handle, Handler, MessageKind, Request,
+    Response, Running, Scope, Server, Snapshot, Upgrade,
 };
 
 /// Far more than any step takes: it ends a test that hangs.
@@ -56,12 +56,13 @@ impl Handler for Service {
         })
     }
 
-    fn request(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Response {
-        match request.path() {
+    fn request(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Answer {
+        let response = match request.path() {
             "/echo" => Response::upgrade_required(),
             "/healthz" => Response::text(200, "fine\n"),
             _ => Response::not_found(),
-        }
+        };
+        response.into()
     }
 
     fn open(&mut self, conn: &mut Conn<'_>, role: &mut Role) {
@@ -284,7 +285,8 @@ fn http(address: SocketAddr, request: &str) -> String {
 #[test]
 fn plain_requests_get_the_handlers_answer() {
     let fixture = Fixture::new(server(2));
-    let get = |path: &str| http(fixture.address(), &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    let get =
+        |path: &str| http(fixture.address(), &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
     let nothing = get("/nothing");
     assert!(nothing.starts_with("HTTP/1.1 404 Not Found\r\n"), "{nothing}");
     let fine = get("/healthz");
@@ -613,4 +615,46 @@ fn a_timer_set_between_turns_counts_from_then() {
         assert!(worker.with(|_, scope| scope.cancel_timer(id)));
         worker.wait(Some(Duration::ZERO)).unwrap();
     }
+}
+
+/// Passes on what its worker is mailed.
+struct Mailbox {
+    worker: u16,
+    got: Sender<(u16, String)>,
+}
+
+impl Handler for Mailbox {
+    type State = ();
+    type Mail = String;
+
+    fn upgrade(&mut self, _: &mut Scope<'_>, _: &Request<'_>) -> Upgrade<()> {
+        Upgrade::Accept(())
+    }
+
+    fn message(&mut self, _: &mut Conn<'_>, _: &mut (), _: wingbeat::Message<'_>) {}
+
+    fn worker_mail(&mut self, scope: &mut Scope<'_>, mail: String) {
+        assert_eq!(scope.worker(), self.worker);
+        self.got.send((self.worker, mail)).expect("the test waits for it");
+    }
+}
+
+/// A handler has the handle from the start: what it mails before the others exist waits for them.
+#[test]
+fn handlers_mail_each_others_workers() {
+    let (got, mails) = channel();
+    let server = Server::bind(LOCAL).unwrap().workers(3);
+    let running = server.spawn_with(move |worker, handle| {
+        for to in 0..handle.workers() {
+            handle.mail_worker(to, format!("from {worker}")).unwrap();
+        }
+        Mailbox { worker: worker as u16, got: got.clone() }
+    });
+    let running = running.unwrap();
+    let mut all: Vec<_> = (0..9).map(|_| mails.recv_timeout(LONG).unwrap()).collect();
+    all.sort();
+    let expected = (0..3).flat_map(|to| (0..3).map(move |from| (to, format!("from {from}"))));
+    assert!(all.iter().cloned().eq(expected), "{all:?}");
+    running.drain(Drain { deadline: Duration::ZERO, ..Drain::default() });
+    running.join().unwrap();
 }

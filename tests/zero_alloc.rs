@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use wingbeat::driver::{Driver, Epoll};
 use wingbeat::engine::{Worker, group};
 use wingbeat::proto::{MaskingKey, Opcode, encoder};
-use wingbeat::{Address, Config, Conn, Handler, Message, Never, Request, Scope, Upgrade};
+use wingbeat::{
+    Address, Config, Conn, Encoder, Encoding, Handler, Message, MessageKind, Never, Request, Scope, Upgrade,
+};
 
 /// Rounds before counting begins: buffers and lists reach the size that the operation needs.
 const WARM_UP: usize = 8;
@@ -126,6 +128,11 @@ impl Handler for Service {
             Some(b'w') => _ = conn.send_with(message.kind, |out| out.extend_from_slice(message.payload)),
             Some(b'p') => _ = conn.publish("room", message),
             Some(b'q') => _ = conn.publish_with("room", message.kind, |out| out.extend_from_slice(message.payload)),
+            // In the class that the second byte names: before its answer the connection has it.
+            Some(b'c') => {
+                conn.subscribe_as("room", message.payload[1] - b'0').expect("within the limits");
+                conn.send(message);
+            }
             Some(b's') => {
                 conn.subscribe("room").expect("within the limits");
                 conn.send(message);
@@ -140,6 +147,28 @@ impl Handler for Service {
 
     fn pong(&mut self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {
         self.pongs += 1;
+    }
+
+    fn encoder(&self) -> Option<Box<dyn Encoder>> {
+        Some(Box::new(Prefix))
+    }
+
+    fn delivery(&mut self, conn: &mut Conn<'_>, _: &mut (), topic: &str, message: Message<'_>) {
+        conn.send_with(MessageKind::Text, |out| {
+            out.push_str(topic);
+            out.extend_from_slice(message.payload);
+        });
+    }
+}
+
+/// Writes the class before the payload; class 3 gets a callback.
+struct Prefix;
+
+impl Encoder for Prefix {
+    fn encode(&mut self, class: u8, _: &str, message: Message<'_>, out: &mut Vec<u8>) -> Encoding {
+        out.push(b'0' + class);
+        out.extend_from_slice(message.payload);
+        if class == 3 { Encoding::DELIVER } else { Encoding::frame(MessageKind::Text) }
     }
 }
 
@@ -396,6 +425,56 @@ fn publish_of_a_joined_burst_to_1() {
 #[test]
 fn publish_of_a_joined_burst_to_1_000() {
     publish(b'p', 16, 1000);
+}
+
+/// What a publish of `burst` messages costs that reaches `each` subscribers of classes 1, 2 and 3, who get a frame, another
+/// one, and a callback.
+fn publish_in_classes(burst: usize, each: usize) -> Cost {
+    let mut fixture = Fixture::new(1);
+    let payload = payload(b'p', 20);
+    let mut peers = Vec::new();
+    for class in b'1'..=b'3' {
+        let (subscribe, answer) = (masked(&[b'c', class]), plain(&[b'c', class]));
+        let mut subscribers: Vec<_> = (0..each).map(|_| fixture.peer(0)).collect();
+        for peer in &mut subscribers {
+            peer.write_all(&subscribe).unwrap();
+            fixture.receive(std::slice::from_mut(peer), &answer);
+        }
+        let before: &[u8] = if class == b'3' { b"room" } else { &[class] };
+        peers.push((subscribers, plain(&[before, &payload].concat()).repeat(burst)));
+    }
+    let mut publisher = fixture.peer(0);
+    let request = masked(&payload).repeat(burst);
+    cost(&mut fixture, 0, |fixture| {
+        publisher.write_all(&request).unwrap();
+        for (subscribers, delivery) in &mut peers {
+            fixture.receive(subscribers, delivery);
+        }
+    })
+}
+
+#[test]
+fn publish_in_several_classes_to_1_and_to_1_000() {
+    assert_eq!(publish_in_classes(1, 1), publish_in_classes(1, 334));
+}
+
+#[test]
+fn publish_of_a_joined_burst_in_several_classes() {
+    publish_in_classes(16, 1);
+    publish_in_classes(16, 100);
+}
+
+#[test]
+fn a_change_of_class() {
+    let mut fixture = Fixture::new(1);
+    let _keeps_it_alive = fixture.subscribers(0, 1);
+    let mut peer = [fixture.peer(0)];
+    cost(&mut fixture, 0, |fixture| {
+        for command in [b"c1", b"c2", b"c0"] {
+            peer[0].write_all(&masked(command)).unwrap();
+            fixture.receive(&mut peer, &plain(command));
+        }
+    });
 }
 
 #[test]

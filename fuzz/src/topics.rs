@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use wingbeat::pubsub::{Limits, NIL, Run, SubscribeError, Subscribed, Subscribers, Topics, Unsubscribed};
 
 const CONNECTIONS: u8 = 6;
+/// Two that there are beside 0, and one beyond.
+const CLASSES: [u8; 4] = [0, 1, 16, 17];
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 const LIMITS: Limits = Limits { max_subscriptions: 3, max_topics: 4, pass_bytes: 16 << 10 };
 
@@ -20,6 +22,8 @@ struct Owner {
     retired: Vec<Vec<u32>>,
     joined: Vec<Vec<u32>>,
     gone: Vec<String>,
+    /// In which class each came.
+    classes: BTreeMap<u32, Vec<u8>>,
     delivered: u32,
     /// What the budget of a walk counts: a joined run is one.
     cost: u32,
@@ -40,6 +44,7 @@ impl Subscribers<Publication> for Owner {
         }
         self.delivered += run.len();
         self.cost += if run.joined().is_some() { 1 } else { run.len() };
+        self.classes.entry(conn).or_default().extend(numbers.iter().map(|_| run.class()));
         self.got.entry(conn).or_default().extend(numbers);
     }
 
@@ -63,8 +68,10 @@ impl Subscribers<Publication> for Owner {
 /// Who is subscribed to what, and what each connection has to get in the end.
 #[derive(Default)]
 struct Model {
-    subscribers: BTreeMap<&'static str, BTreeSet<u32>>,
+    /// With the class of each.
+    subscribers: BTreeMap<&'static str, BTreeMap<u32, u8>>,
     owed: BTreeMap<u32, Vec<u32>>,
+    classes: BTreeMap<u32, Vec<u8>>,
     published: Vec<u32>,
     gone: Vec<String>,
 }
@@ -97,7 +104,7 @@ impl Machine {
         let conn = u32::from(a % CONNECTIONS);
         let name = NAMES[usize::from(b) % NAMES.len()];
         match which % 8 {
-            0 => self.subscribe(conn, name),
+            0 => self.subscribe(conn, name, CLASSES[usize::from(b >> 4) % CLASSES.len()]),
             1 => self.unsubscribe(conn, name),
             2..=4 => self.publish(name, if a & 0x80 != 0 { conn } else { NIL }),
             5 => self.walk(u32::from(b) % 16),
@@ -106,20 +113,24 @@ impl Machine {
         }
     }
 
-    fn subscribe(&mut self, conn: u32, name: &'static str) {
-        let mine = self.model.subscribers.values().filter(|subscribers| subscribers.contains(&conn)).count();
+    fn subscribe(&mut self, conn: u32, name: &'static str, class: u8) {
+        let mine = self.model.subscribers.values().filter(|subscribers| subscribers.contains_key(&conn)).count();
         let first_here = !self.model.subscribers.contains_key(name);
-        let expected = if self.model.subscribers.get(name).is_some_and(|subscribers| subscribers.contains(&conn)) {
+        let known = self.model.subscribers.get_mut(name).and_then(|subscribers| subscribers.get_mut(&conn));
+        let expected = if class > 16 {
+            Err(SubscribeError::NoSuchClass)
+        } else if let Some(known) = known {
+            *known = class;
             Ok(Subscribed::Already)
         } else if mine >= LIMITS.max_subscriptions as usize {
             Err(SubscribeError::TooManySubscriptions)
         } else if first_here && self.model.subscribers.len() >= LIMITS.max_topics as usize {
             Err(SubscribeError::TooManyTopics)
         } else {
-            self.model.subscribers.entry(name).or_default().insert(conn);
+            self.model.subscribers.entry(name).or_default().insert(conn, class);
             Ok(Subscribed::New { first_here })
         };
-        assert_eq!(self.topics.subscribe(conn, name, &mut self.owner), expected);
+        assert_eq!(self.topics.subscribe_as(conn, name, class, &mut self.owner), expected);
     }
 
     fn unsubscribe(&mut self, conn: u32, name: &'static str) {
@@ -141,8 +152,9 @@ impl Machine {
         };
         assert_eq!(found.expect("somebody has subscribed"), subscribers.len() as u32);
         self.model.published.push(number);
-        for &conn in subscribers.iter().filter(|conn| **conn != except) {
+        for (&conn, &class) in subscribers.iter().filter(|(conn, _)| **conn != except) {
             self.model.owed.entry(conn).or_default().push(number);
+            self.model.classes.entry(conn).or_default().push(class);
         }
     }
 
@@ -189,11 +201,15 @@ impl Machine {
         for (conn, got) in &self.owner.got {
             let owed = self.model.owed.get(conn).map_or(&[][..], |owed| owed);
             assert!(owed.starts_with(got), "connection {conn} got {got:?} instead of {owed:?}");
+            assert!(self.model.classes[conn].starts_with(&self.owner.classes[conn]), "each in its class");
         }
         for name in NAMES {
-            let subscribers = self.model.subscribers.get(name).map_or(0, BTreeSet::len);
+            let subscribers = self.model.subscribers.get(name).map_or(0, BTreeMap::len);
             assert_eq!(self.topics.subscribers(name) as usize, subscribers);
             assert_eq!(self.topics.has(name), subscribers > 0);
+            let classes =
+                self.model.subscribers.get(name).into_iter().flatten().fold(0, |mask, (_, class)| mask | 1 << class);
+            assert_eq!(self.topics.find(name).map_or(0, |topic| self.topics.classes(topic)), classes);
         }
         assert_eq!(self.topics.len(), self.model.subscribers.len());
         let mut gone = self.owner.gone.clone();
@@ -232,7 +248,7 @@ impl Model {
     /// Ends a subscription: whether the topic went with it, or `None` if there was none.
     fn leave(&mut self, conn: u32, name: &'static str) -> Option<bool> {
         let subscribers = self.subscribers.get_mut(name)?;
-        if !subscribers.remove(&conn) {
+        if subscribers.remove(&conn).is_none() {
             return None;
         }
         if !subscribers.is_empty() {

@@ -17,6 +17,8 @@ mod context;
 mod envelope;
 mod json_read;
 mod json_write;
+#[cfg(feature = "jwt")]
+pub mod jwt;
 mod outlet;
 mod payload;
 pub mod presence;

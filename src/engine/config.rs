@@ -1,7 +1,7 @@
 //! Limits, budgets and sizes of a worker: every number that bounds something, with its default and unit.
 #![forbid(unsafe_code)]
 
-use crate::{buffer::FrameSlabConfig, driver::DriverConfig, proto::ReadLimits, proto::handshake::RequestLimits};
+use crate::{buffer::FrameSlabConfig, driver::DriverConfig, proto::handshake::RequestLimits};
 use std::time::Duration;
 
 /// What happens to a connection that does not take what its topics bring.
@@ -36,8 +36,18 @@ pub struct Limits {
     pub request_bytes: u32,
     /// Header fields of a request (64 at most). Beyond: 431. Default 64.
     pub request_headers: u16,
-    /// Time for the opening handshake, from accept or connect. Beyond: 408, or a failed connect. Default 5 s.
+    /// Bytes of the body of a plain request, if the handler's [`body_limit`](super::Handler::body_limit) does not say
+    /// otherwise. Beyond: 413. Default 1 MiB.
+    pub body_bytes: u32,
+    /// Time for the opening handshake, from accept or connect; for each later request head, from its first byte; and for
+    /// each body, from its head. Beyond: 408, or a failed connect. Default 5 s.
     pub handshake_timeout: Duration,
+    /// Time between an answer and the next request of its connection. Beyond: closed without a word. Zero: a connection
+    /// serves one plain request. Default 60 s.
+    pub keep_alive_timeout: Duration,
+    /// Time for the answer to a request that was put off ([`Answer::Later`](super::Answer::Later)). Beyond: 503.
+    /// Default 30 s.
+    pub answer_timeout: Duration,
     /// Time without a byte from the peer. A ping is sent at two thirds; at the end: close 1001. Zero: off. Default 60 s.
     pub idle_timeout: Duration,
     /// Time for the closing handshake, then again for the peer to close, each counted from when the peer last took a part
@@ -67,6 +77,8 @@ pub struct Limits {
     pub mail_overflow_bytes: usize,
     /// Topics that one connection is subscribed to. Beyond: an error to the caller. Default 1,024.
     pub subscriptions: u32,
+    /// Listeners of one worker ([`Scope::listen`](super::Scope::listen)). Beyond: an error to the caller. Default 100,000.
+    pub listeners: u32,
     /// Topics of one worker. Beyond: an error to the caller. Default 1,048,576.
     pub topics: u32,
 }
@@ -79,7 +91,10 @@ impl Default for Limits {
             fragment_bytes_min: 32,
             request_bytes: 8 << 10,
             request_headers: 64,
+            body_bytes: 1 << 20,
             handshake_timeout: Duration::from_secs(5),
+            keep_alive_timeout: Duration::from_secs(60),
+            answer_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
             close_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(30),
@@ -92,25 +107,13 @@ impl Default for Limits {
             mail_messages: 4096,
             mail_overflow_bytes: 4 << 20,
             subscriptions: 1024,
+            listeners: 100_000,
             topics: 1 << 20,
         }
     }
 }
 
 impl Limits {
-    pub(crate) fn read(&self) -> ReadLimits {
-        ReadLimits {
-            max_message: self.message_bytes,
-            free_fragments: self.fragments_free,
-            min_fragment_bytes: self.fragment_bytes_min,
-        }
-    }
-
-    /// The silence after which a ping is sent.
-    pub(crate) fn ping_after(&self) -> Duration {
-        self.idle_timeout / 3 * 2 // in this order: the timeout may be `Duration::MAX`
-    }
-
     pub(crate) fn request(&self) -> RequestLimits {
         RequestLimits { max_bytes: self.request_bytes, max_headers: self.request_headers.min(64) }
     }

@@ -1,11 +1,11 @@
 //! The record of one connection: what every message touches in one place, the rest behind a pointer.
 #![forbid(unsafe_code)]
 
-use super::{error::CloseCause, outbox::Outbox, target::Target, timer::Link};
+use super::{error::CloseCause, http::Http, outbox::Outbox, target::Target, timer::Link};
 use crate::proto::{Assembler, CloseCode, Reader, Role};
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
-/// Where a connection stands. It only moves down this list.
+/// Where a connection stands. It only moves down this list, but for a request after an answer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 #[repr(u8)]
 pub(crate) enum Phase {
@@ -14,8 +14,10 @@ pub(crate) enum Phase {
     Vacant,
     /// Outgoing, TCP not yet there.
     Connecting,
-    /// The opening handshake is being read.
+    /// The opening handshake or a plain request is being read or awaited.
     Opening,
+    /// The handler has a plain request, or said [`Answer::Later`](super::Answer::Later).
+    Answering,
     /// The handler said [`Upgrade::Later`](super::Upgrade::Later).
     Deferred,
     /// Messages flow.
@@ -83,6 +85,8 @@ pub(crate) struct Hot {
     pub(crate) address: u32,
     pub(crate) flags: u16,
     pub(crate) phase: Phase,
+    /// Index of its profile among the worker's.
+    pub(crate) profile: u8,
 }
 
 const _: () = assert!(size_of::<Hot>() <= 80, "the hot record outgrew its budget");
@@ -101,6 +105,7 @@ impl Default for Hot {
             address: u32::MAX,
             flags: 0,
             phase: Phase::Vacant,
+            profile: 0,
         }
     }
 }
@@ -166,6 +171,8 @@ pub(crate) struct Cold {
     pub(crate) watched: Option<u32>,
     /// A close that was noted.
     pub(crate) closing: Option<Closing>,
+    /// The plain request that is being read or answered.
+    pub(crate) http: Http,
     /// The peer's address, until the handshake is over.
     pub(crate) peer: Option<IpAddr>,
     /// An opening handshake that waits for the handler's late answer.
@@ -187,6 +194,7 @@ impl Cold {
             && self.watched.is_none()
             && self.closing.is_none()
             && self.deferred.is_none()
+            && matches!(self.http, Http::Head)
             && self.outgoing.is_none()
     }
 }

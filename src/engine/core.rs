@@ -3,6 +3,7 @@
 
 use super::config::SlowConsumer;
 use super::deliver::Publication;
+use super::encoding::{ENCODINGS, Encodings, PLAIN};
 use super::error::{CloseCause, Published, SendStatus, SubscribeError};
 use super::handler::{ConnId, Message};
 use super::mail::Exchange;
@@ -16,6 +17,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 /// Bytes of the memory for payloads in the making that are kept between publications.
 const SCRATCH_BYTES: usize = 64 << 10;
+
+/// A topic whose subscribers all get what is published as it is.
+const ONLY_PLAIN: u32 = 1 << PLAIN;
 
 /// What a timer is for.
 #[derive(Debug)]
@@ -43,6 +47,7 @@ pub(crate) struct Core {
     pub(crate) timers: Timers<Alarm>,
     pub(crate) dials: Vec<Dial>,
     pub(crate) exchange: Option<Arc<dyn Exchange>>,
+    pub(super) encodings: Encodings,
     /// Where a payload is written before it is published.
     scratch: Vec<u8>,
 }
@@ -66,12 +71,23 @@ impl Core {
         topics: Topics<Publication>,
         table: Table,
         exchange: Option<Arc<dyn Exchange>>,
+        encodings: Encodings,
     ) -> Self {
-        Core { worker, topics, table, timers: Timers::new(), dials: Vec::new(), exchange, scratch: Vec::new() }
+        let (timers, dials, scratch) = (Timers::new(), Vec::new(), Vec::new());
+        Core { worker, topics, table, timers, dials, exchange, encodings, scratch }
+    }
+
+    /// Counts a panic of user code.
+    pub(crate) fn panicked(&mut self) {
+        self.table.counters.panics += 1;
+        // The first of every 1,024, so that a handler that always panics does not fill the disk.
+        if self.table.counters.panics % 1024 == 1 {
+            tracing::error!(worker = self.worker, "a handler panicked (1 of 1,024 is logged)");
+        }
     }
 
     pub(crate) fn conn_id(&self, slot: u32) -> ConnId {
-        ConnId { worker: self.worker, socket: self.table.id(slot) }
+        ConnId { worker: self.worker, socket: self.table.id(slot), request: 0 }
     }
 
     /// True if messages may be queued; what is owed to the connection is then queued before them.
@@ -126,11 +142,17 @@ impl Core {
 
     // ---- topics ---------------------------------------------------------------------------------------------
 
-    pub(crate) fn subscribe(&mut self, slot: u32, topic: &str) -> Result<(), SubscribeError> {
+    pub(crate) fn subscribe(&mut self, slot: u32, topic: &str, class: u8) -> Result<(), SubscribeError> {
         if !self.table.hot[slot].is_open() {
             return Ok(()); // it is closing: nothing would be delivered
         }
-        match self.topics.subscribe(slot, topic, &mut self.table) {
+        let class = if usize::from(class) < ENCODINGS { class } else { u8::MAX }; // those beyond are not for connections
+        self.subscribe_any(slot, topic, class)
+    }
+
+    /// As [`Core::subscribe`], for whatever kind of subscriber.
+    pub(super) fn subscribe_any(&mut self, subscriber: u32, topic: &str, class: u8) -> Result<(), SubscribeError> {
+        match self.topics.subscribe_as(subscriber, topic, class, &mut self.table) {
             Ok(Subscribed::New { first_here: true }) => {
                 let hash = self.table.interest.shared().hash(topic);
                 self.table.interest.add(hash);
@@ -192,30 +214,30 @@ impl Core {
         message: Message<'_>,
     ) -> Published {
         self.table.counters.published += 1;
-        if self.topics.is_empty() {
-            return Published::default();
-        }
+        let Some(place) = self.topics.find(topic) else { return Published::default() };
+        let classes = self.topics.classes(place);
+        // What other encodings need is known only once they are made: about as much each.
         let need = encoder::header_len(message.payload.len(), false) + message.payload.len();
+        let need = need * classes.count_ones() as usize;
         if self.table.slab.live_bytes() + need > self.table.config.limits.frame_bytes {
             self.table.counters.publish_refused += 1;
             return Published { refused: 1, ..Published::default() };
         }
-        let opcode = opcode(message.kind);
-        let frame = self.table.slab.build(need, 1, |out| encoder::frame(out, opcode, true, message.payload, None));
-        if self.table.config.slow_consumer == SlowConsumer::Conflate {
-            let key = self.table.interest.shared().key(topic, key);
-            self.table.slab.set_key(&frame, key);
-        }
-        match self.topics.publish(topic, except.unwrap_or(NIL), Publication { frame, owed: need }) {
-            Ok(local) => {
-                self.table.owed_bytes += need;
-                Published { local, ..Published::default() }
+        let key = match self.table.config.slow_consumer {
+            SlowConsumer::Conflate => self.table.interest.shared().key(topic, key),
+            _ => 0,
+        };
+        let publication = match classes {
+            ONLY_PLAIN => {
+                let mut owed = 0;
+                let frame = self.table.frame(key, message, &mut owed);
+                Publication { plain: Some(frame), coded: None, owed }
             }
-            Err(publication) => {
-                self.table.slab.release(publication.frame);
-                Published::default()
-            }
-        }
+            _ => self.encode(classes, topic, key, message),
+        };
+        self.table.owed_bytes += publication.owed;
+        let local = self.topics.publish_to(place, except.unwrap_or(NIL), publication);
+        Published { local, ..Published::default() }
     }
 
     // ---- timers and outgoing connections --------------------------------------------------------------------

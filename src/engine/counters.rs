@@ -53,9 +53,9 @@ counters! {
     copied_bytes,
     /// Messages taken for connections: replies and deliveries. Each ends as exactly one of the next three.
     messages_accepted,
-    /// Messages that the kernel took.
+    /// Messages that the kernel took, or a callback.
     messages_sent,
-    /// Messages dropped by the slow-consumer policy.
+    /// Messages dropped by the slow-consumer policy, or because they could not be encoded.
     messages_dropped,
     /// Messages that a close left behind.
     messages_undelivered,

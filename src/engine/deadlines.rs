@@ -5,7 +5,9 @@ use super::connection::{Phase, flag};
 use super::core::Alarm;
 use super::drain::{Drain, Draining};
 use super::error::{CloseCause, CloseReason, ConnectError};
-use super::handler::{Handler, Response};
+use super::handler::Handler;
+use super::profile::Keepalive;
+use super::request::Response;
 use super::session::Engine;
 use crate::proto::{CloseCode, Opcode};
 use std::time::{Duration, Instant};
@@ -17,6 +19,12 @@ pub(crate) const BUCKETS: usize = 4096;
 /// The longest time that is told from a longer one: 198 days. Half the range of a tick, so that differences have a sign.
 const MAX_TICKS: u32 = 1 << 30;
 
+/// Ticks that cover a duration: one more than it holds, because the current one has begun. A time beyond 198 days is cut
+/// to that.
+pub(crate) fn ticks(duration: Duration) -> u32 {
+    (duration.as_nanos() / TICK.as_nanos()).min(u128::from(MAX_TICKS)) as u32 + 1
+}
+
 impl<H: Handler> Engine<H> {
     pub(crate) fn set_time(&mut self, now: Instant) {
         let table = &mut self.core.table;
@@ -24,10 +32,8 @@ impl<H: Handler> Engine<H> {
         table.tick = table.wheel.tick_at(table.now);
     }
 
-    /// Ticks that cover a duration: one more than it holds, because the current one has begun. A time beyond 198 days
-    /// is cut to that.
     pub(crate) fn ticks(&self, duration: Duration) -> u32 {
-        (duration.as_nanos() / TICK.as_nanos()).min(u128::from(MAX_TICKS)) as u32 + 1
+        ticks(duration)
     }
 
     /// Fires what is due, within the budget of a turn.
@@ -65,6 +71,8 @@ impl<H: Handler> Engine<H> {
         let phase = self.core.table.hot[slot].phase;
         let timeout = match phase {
             Phase::Open => return self.keepalive(slot, elapsed),
+            Phase::Opening if self.core.table.is_idle(slot) => limits.keep_alive_timeout,
+            Phase::Answering => limits.answer_timeout,
             Phase::Connecting | Phase::Opening | Phase::Deferred => limits.handshake_timeout,
             _ => limits.close_timeout,
         };
@@ -72,6 +80,8 @@ impl<H: Handler> Engine<H> {
             return;
         }
         match phase {
+            Phase::Opening if self.core.table.is_idle(slot) => self.finish(slot),
+            Phase::Answering => self.answer_timed_out(slot),
             Phase::Connecting | Phase::Opening => self.opening_timed_out(slot),
             Phase::Deferred => self.respond(slot, &Response::text(503, "not admitted in time\n"), false),
             _ => self.core.table.force(slot),
@@ -88,36 +98,41 @@ impl<H: Handler> Engine<H> {
         elapsed >= due
     }
 
-    /// RFC 6455 §5.5.2: a ping at two thirds of the idle timeout, the end at the whole.
+    /// RFC 6455 §5.5.2: a ping at two thirds of the idle timeout, the end at the whole; or the end alone.
     fn keepalive(&mut self, slot: u32, elapsed: u32) {
-        let limits = self.core.table.config.limits;
         if self.core.table.hot[slot].has(flag::BLOCKED) {
             return self.stall(slot);
         }
+        let profile = *self.core.table.profile(slot);
+        if profile.idle_timeout.is_zero() {
+            return self.arm_in(slot, self.core.table.config.limits.stall_timeout);
+        }
+        let (first, end) = (self.ticks(profile.first_deadline()), self.ticks(profile.idle_timeout));
         let table = &mut self.core.table;
+        let tick = table.tick;
         let hot = &mut table.hot[slot];
-        if limits.idle_timeout.is_zero() {
-            return self.arm_in(slot, limits.stall_timeout);
-        }
         if hot.has(flag::HELD) {
-            hot.tick = table.tick; // we do not listen: its silence says nothing
-            return self.watch(slot, self.core.table.tick.wrapping_add(self.ticks(limits.idle_timeout)));
+            hot.tick = tick; // we do not listen: its silence says nothing
+            return self.watch(slot, tick.wrapping_add(end));
         }
-        let (ping, end) = (self.ticks(limits.ping_after()), self.ticks(limits.idle_timeout));
-        let table = &mut self.core.table;
-        let pinged = table.hot[slot].has(flag::PINGED);
-        if pinged && elapsed >= end {
-            return table.doom(slot, CloseCode::GOING_AWAY, "idle", CloseCause::Idle);
-        }
-        if !pinged && elapsed >= ping {
-            // A process that was stopped comes here late: the peer still gets its ping, and the time to answer it.
-            table.hot[slot].tick = table.tick.wrapping_sub(ping);
-            table.hot[slot].flags |= flag::PINGED;
-            table.control(slot, Opcode::Ping, b"");
-        }
-        let table = &self.core.table;
-        let next = if table.hot[slot].has(flag::PINGED) { end } else { ping };
-        self.watch(slot, table.hot[slot].tick.wrapping_add(next));
+        let due = match (profile.keepalive, hot.has(flag::PINGED)) {
+            (Keepalive::Ping, true) if elapsed >= end => {
+                return table.doom(slot, CloseCode::GOING_AWAY, "idle", CloseCause::Idle);
+            }
+            (Keepalive::Silent(code), _) if elapsed >= end => {
+                return self.core.close(slot, code, "idle", CloseCause::Idle);
+            }
+            (Keepalive::Ping, false) if elapsed >= first => {
+                // A process that was stopped comes here late: the peer still gets its ping, and the time to answer it.
+                hot.tick = tick.wrapping_sub(first);
+                hot.flags |= flag::PINGED;
+                table.control(slot, Opcode::Ping, b"");
+                end
+            }
+            (Keepalive::Ping, false) => first,
+            (Keepalive::Ping, true) | (Keepalive::Silent(_), _) => end,
+        };
+        self.watch(slot, self.core.table.hot[slot].tick.wrapping_add(due));
     }
 
     /// Arms the timer of an open connection: for `due`, or earlier to see whether it has stalled.
@@ -162,6 +177,7 @@ impl<H: Handler> Engine<H> {
     pub(crate) fn start_drain(&mut self, plan: Drain) {
         let deadline = self.core.table.tick.wrapping_add(self.ticks(plan.deadline));
         self.drain = Some(Draining { plan, cursor: 0, deadline, told: false });
+        self.core.table.draining = true;
         self.drain_batch();
     }
 
@@ -212,11 +228,16 @@ impl<H: Handler> Engine<H> {
                 self.core.table.doom(slot, code, "", CloseCause::Drain);
                 true
             }
+            Phase::Opening if self.core.table.is_idle(slot) => {
+                self.finish(slot);
+                true
+            }
             Phase::Connecting | Phase::Opening | Phase::Deferred => {
                 self.respond(slot, &Response::text(503, "the server is going away\n"), false);
                 true
             }
-            Phase::Closing | Phase::Finishing | Phase::Lingering => false,
+            // A request in work is answered, within its timeout and the drain's, with the end behind it.
+            Phase::Answering | Phase::Closing | Phase::Finishing | Phase::Lingering => false,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::config::SlowConsumer;
 use super::connection::{Phase, flag};
+use super::encoding::{Coded, PLAIN};
 use super::error::CloseCause;
 use super::outbox::Origin;
 use super::table::Table;
@@ -11,10 +12,13 @@ use crate::driver::SocketId;
 use crate::proto::{CloseCode, Opcode, encoder};
 use crate::pubsub::{Run, Subscribers};
 
-/// One frame per encoding class that has subscribers here. (Today there is one class: uncompressed.)
+/// One frame per encoding class that has subscribers here.
 #[derive(Debug)]
 pub(crate) struct Publication {
-    pub(crate) frame: FrameRef,
+    /// The message as it was published, if anybody gets it so.
+    pub(crate) plain: Option<FrameRef>,
+    /// The other classes, if there are any.
+    pub(crate) coded: Option<Box<Coded>>,
     /// Its part of [`Table::owed_bytes`].
     pub(crate) owed: usize,
 }
@@ -22,32 +26,57 @@ pub(crate) struct Publication {
 impl Subscribers<Publication> for Table {
     #[inline]
     fn head(&mut self, conn: u32) -> &mut u32 {
-        &mut self.hot[conn].subscriptions
+        match self.listeners.head(conn) {
+            Some(head) => head,
+            None => &mut self.hot[conn].subscriptions,
+        }
     }
 
     #[inline]
     fn deliver(&mut self, conn: u32, run: Run<'_, Publication>) {
+        if run.class() != PLAIN {
+            return self.deliver_coded(conn, &run);
+        }
         match run.joined() {
-            Some(joined) => self.deliver_frame(conn, &joined.frame),
-            None => run.iter().for_each(|publication| self.deliver_frame(conn, &publication.frame)),
+            Some(joined) => self.deliver_plain(conn, joined),
+            None => run.iter().for_each(|publication| self.deliver_plain(conn, publication)),
+        }
+    }
+
+    /// What is not sent is not joined either.
+    #[inline]
+    fn weight(&self, run: &Run<'_, Publication>) -> u32 {
+        match run.joined() {
+            Some(joined) if !joined.is_single(run.class()) => 1,
+            _ => run.len(),
         }
     }
 
     fn size(&self, publication: &Publication) -> usize {
-        self.slab.len(&publication.frame)
+        let plain = publication.plain.as_ref().map_or(0, |frame| self.slab.len(frame));
+        publication.coded.as_deref().map_or(plain, |coded| coded.longest(&self.slab).max(plain))
     }
 
     fn retire(&mut self, publication: Publication) {
         self.owed_bytes -= publication.owed;
-        self.slab.release(publication.frame);
+        if let Some(frame) = publication.plain {
+            self.slab.release(frame);
+        }
+        if let Some(coded) = publication.coded {
+            self.release_coded(coded);
+        }
     }
 
-    /// A burst becomes one frame: each subscriber costs one reference and one contiguous send.
+    /// A burst becomes one frame per class: each subscriber costs one reference and one contiguous send.
     fn join(&mut self, run: &Run<'_, Publication>) -> Option<Publication> {
         // Joined publications could not be told apart by this policy.
-        let may = self.config.slow_consumer != SlowConsumer::Conflate;
-        let frames = run.iter().map(|publication| &publication.frame);
-        may.then(|| Publication { frame: self.slab.concat(frames), owed: 0 })
+        if self.config.slow_consumer == SlowConsumer::Conflate {
+            return None;
+        }
+        let frames = run.iter().filter_map(|publication| publication.plain.as_ref());
+        let plain = frames.clone().next().is_some().then(|| self.slab.concat(frames));
+        let coded = run.iter().any(|publication| publication.coded.is_some()).then(|| self.join_coded(run.iter()));
+        Some(Publication { plain, coded, owed: 0 })
     }
 
     fn topic_gone(&mut self, name: &str) {
@@ -56,7 +85,47 @@ impl Subscribers<Publication> for Table {
     }
 }
 
+impl Publication {
+    #[inline]
+    fn is_single(&self, class: u8) -> bool {
+        self.coded.as_deref().is_some_and(|coded| coded.is_single(class))
+    }
+}
+
 impl Table {
+    #[inline]
+    fn deliver_plain(&mut self, slot: u32, publication: &Publication) {
+        if let Some(frame) = &publication.plain {
+            self.deliver_frame(slot, frame);
+        }
+    }
+
+    /// To a subscriber of another class than [`PLAIN`].
+    fn deliver_coded(&mut self, conn: u32, run: &Run<'_, Publication>) {
+        let class = run.class();
+        if let Some(joined) = run.joined()
+            && !joined.is_single(class)
+        {
+            if let Some(frame) = joined.coded.as_deref().and_then(|coded| coded.frame(class)) {
+                self.deliver_frame(conn, frame);
+            }
+            return;
+        }
+        for coded in run.iter().filter_map(|publication| publication.coded.as_deref()) {
+            if let Some(frame) = coded.frame(class) {
+                self.deliver_frame(conn, frame);
+            }
+            if let Some(neutral) = coded.neutral(class) {
+                self.plan_delivery(conn, class, neutral);
+            }
+            if coded.is_lost(class) {
+                self.counters.messages_accepted += 1;
+                self.counters.messages_dropped += 1;
+            }
+        }
+    }
+
+    #[inline]
     fn deliver_frame(&mut self, slot: u32, frame: &FrameRef) {
         let messages = u64::from(self.slab.messages(frame));
         let len = self.slab.len(frame);

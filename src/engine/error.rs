@@ -28,6 +28,19 @@ impl fmt::Display for Full {
 
 impl Error for Full {}
 
+/// Why there is no further listener: the worker has [`Limits::listeners`](super::Limits::listeners) already. A retry makes
+/// sense after one was closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooManyListeners;
+
+impl fmt::Display for TooManyListeners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the worker has too many listeners")
+    }
+}
+
+impl Error for TooManyListeners {}
+
 /// What a publish reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Published {

@@ -1,28 +1,32 @@
-//! What a user implements and touches: [`Handler`], [`Conn`], [`Scope`], [`Message`], [`Request`], [`Response`].
+//! What a user implements and touches: [`Handler`], [`Conn`], [`Scope`], [`Message`].
 #![forbid(unsafe_code)]
 
 use super::core::{Alarm, Core};
+use super::encoding::{Encoder, PLAIN};
 use super::error::{CloseCause, CloseReason, ConnectError, Published, SendStatus, SubscribeError};
+use super::listener::ListenerId;
 use super::opening::ClientResponse;
 use super::payload::PayloadWriter;
+use super::profile::Profile;
+use super::request::{Answer, Request, Response};
 use super::target::Target;
 use super::timer::TimerId;
 use crate::driver::SocketId;
-use crate::proto::handshake::server;
 use crate::proto::{CloseCode, MessageKind};
-use bytes::Bytes;
-use std::{borrow::Cow, convert::Infallible, fmt, net::IpAddr, str, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
 /// For handlers that take no mail: a type without values.
 pub type Never = Infallible;
 
-/// One WebSocket, for as long as it lives: never given to another connection.
+/// One WebSocket, for as long as it lives, or one plain request: never given to another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ConnId {
     /// Index of the worker that serves it.
     pub worker: u16,
     /// Its socket there.
     pub socket: SocketId,
+    /// Which plain request of the socket; 0 for the WebSocket.
+    pub request: u32,
 }
 
 impl fmt::Display for ConnId {
@@ -68,10 +72,22 @@ impl<'a> Message<'a> {
 pub trait Handler: 'static {
     /// What you keep per connection. It lives beside the connection, so that both can be borrowed at once.
     type State: 'static;
-    /// What other threads may send to one connection; [`Never`] if nothing.
+    /// What other threads may send to one connection, or to a worker; [`Never`] if nothing.
     type Mail: Send + 'static;
 
-    /// An opening handshake that is valid so far: who may connect, and with what state.
+    /// Whether [`Handler::upgrade`] decides about this request; else it is [`Handler::request`]. Asked once its head is
+    /// there and beyond doubt. The default: if it is a valid opening handshake.
+    ///
+    /// True for another request (any method, no `Upgrade`, a handshake that lacks something): `upgrade` is called, and
+    /// where it accepts the request is answered with 400 and what the handshake lacks; the state is dropped without
+    /// [`Handler::close`]. So who may not connect learns that first. False for an invalid handshake: it is refused with
+    /// the status that says why. False for a valid one: it is a plain request, and the last of its connection.
+    fn mounts(&self, request: &Request<'_>) -> bool {
+        request.is_upgrade()
+    }
+
+    /// An opening handshake that is valid so far ([`Handler::mounts`] tells of exceptions): who may connect, and with
+    /// what state.
     fn upgrade(&mut self, scope: &mut Scope<'_>, request: &Request<'_>) -> Upgrade<Self::State>;
 
     /// The late answer to [`Upgrade::Later`], sent with [`Handle::answer_upgrade`](super::Handle::answer_upgrade).
@@ -81,10 +97,22 @@ pub trait Handler: 'static {
         Upgrade::Reject(Response::new(503))
     }
 
-    /// A plain HTTP request. The default answers 404.
-    fn request(&mut self, scope: &mut Scope<'_>, request: &Request<'_>) -> Response {
+    /// How many bytes the body of a plain request may have, asked when its head is there. Above it: 413, unread. The
+    /// default is [`Limits::body_bytes`](super::Limits::body_bytes).
+    fn body_limit(&self, request: &Request<'_>) -> u32 {
+        request.body_limit()
+    }
+
+    /// A plain HTTP request, with its whole body. The default answers 404.
+    fn request(&mut self, scope: &mut Scope<'_>, request: &Request<'_>) -> Answer {
         let _ = (scope, request);
-        Response::not_found()
+        Response::not_found().into()
+    }
+
+    /// A request that was put off with [`Answer::Later`] will not be answered any more: its peer is gone (or sends no
+    /// more, which is the same here), or the time for it is over.
+    fn request_gone(&mut self, scope: &mut Scope<'_>, id: ConnId) {
+        let _ = (scope, id);
     }
 
     /// The connection is open; its 101 leaves with what is sent here.
@@ -98,6 +126,27 @@ pub trait Handler: 'static {
     /// Mail for this connection from another thread.
     fn mail(&mut self, conn: &mut Conn<'_>, state: &mut Self::State, mail: Self::Mail) {
         let _ = (conn, state, mail);
+    }
+
+    /// Mail for this worker, sent with [`Handle::mail_worker`](super::Handle::mail_worker).
+    fn worker_mail(&mut self, scope: &mut Scope<'_>, mail: Self::Mail) {
+        let _ = (scope, mail);
+    }
+
+    /// What turns publications into the encodings of classes 1 to 15. Asked once, when the worker starts.
+    fn encoder(&self) -> Option<Box<dyn Encoder>> {
+        None
+    }
+
+    /// A publication for a subscription whose [`Encoding`](super::Encoding) says `deliver`: topic and message as they
+    /// were published. Called after the callback or walk that brought it, in publish order.
+    fn delivery(&mut self, conn: &mut Conn<'_>, state: &mut Self::State, topic: &str, message: Message<'_>) {
+        let _ = (conn, state, topic, message);
+    }
+
+    /// A publication for a listener ([`Scope::listen`]), as it was published.
+    fn heard(&mut self, scope: &mut Scope<'_>, listener: ListenerId, topic: &str, message: Message<'_>) {
+        let _ = (scope, listener, topic, message);
     }
 
     /// What waits for this connection fell below the low watermark after it had been above the high one.
@@ -145,7 +194,7 @@ pub trait Handler: 'static {
 pub enum Upgrade<S> {
     /// Open the connection with this state.
     Accept(S),
-    /// As `Accept`, with a subprotocol or header fields in the 101.
+    /// As `Accept`, with a subprotocol or header fields in the 101, or limits of its own.
     AcceptWith(S, Acceptance),
     /// Refuse with this HTTP response.
     Reject(Response),
@@ -154,11 +203,12 @@ pub enum Upgrade<S> {
     Later,
 }
 
-/// What a 101 carries beyond the necessary.
+/// What a 101 carries beyond the necessary, and the [`Profile`] of the connection.
 #[derive(Debug, Default, Clone)]
 pub struct Acceptance {
     pub(crate) protocol: Option<Box<str>>,
     pub(crate) headers: Vec<(Box<str>, Box<str>)>,
+    pub(super) profile: Option<Profile>,
 }
 
 impl Acceptance {
@@ -177,119 +227,6 @@ impl Acceptance {
     /// handshake itself writes (`Upgrade`, `Sec-WebSocket-Accept`), or if the value holds a control byte other than a
     /// tab.
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
-}
-
-/// A request head: an opening handshake or plain HTTP. It lives as long as the call.
-#[derive(Debug)]
-pub struct Request<'a> {
-    pub(crate) head: &'a server::Request<'a>,
-    pub(crate) upgrade: Option<&'a server::UpgradeRequest<'a>>,
-    pub(crate) peer: Option<IpAddr>,
-    pub(crate) id: ConnId,
-}
-
-impl<'a> Request<'a> {
-    /// The request method, as sent.
-    pub fn method(&self) -> &'a str {
-        self.head.method()
-    }
-
-    /// The target without its query, not percent-decoded.
-    pub fn path(&self) -> &'a str {
-        self.head.path()
-    }
-
-    /// What follows the first `?` of the target.
-    pub fn query(&self) -> Option<&'a str> {
-        self.head.query()
-    }
-
-    /// The first field of this name (in any case).
-    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
-        self.head.header(name)
-    }
-
-    /// All fields in order.
-    pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.head.headers()
-    }
-
-    /// Whether this is an opening handshake.
-    pub fn is_upgrade(&self) -> bool {
-        self.upgrade.is_some()
-    }
-
-    /// Whether the client offers this subprotocol.
-    pub fn offers_protocol(&self, name: &str) -> bool {
-        self.upgrade.is_some_and(|upgrade| upgrade.offers_protocol(name))
-    }
-
-    /// The subprotocols the client offers, in its order of preference.
-    pub fn protocols(&self) -> impl Iterator<Item = &'a str> {
-        self.upgrade.into_iter().flat_map(|upgrade| upgrade.protocols())
-    }
-
-    /// The peer's address; none on a Unix socket.
-    pub fn peer(&self) -> Option<IpAddr> {
-        self.peer
-    }
-
-    /// The id that the connection has, and will have once open.
-    pub fn id(&self) -> ConnId {
-        self.id
-    }
-}
-
-/// An HTTP response. The connection closes after it.
-#[derive(Debug, Clone)]
-pub struct Response {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
-    pub(crate) body: Bytes,
-}
-
-impl Response {
-    /// A response with the reason phrase of its status as text. `status` is 200 to 999, else
-    /// 500 is sent.
-    pub fn new(status: u16) -> Self {
-        Response::text(status, server::reason_phrase(status))
-    }
-
-    /// A plain-text response.
-    pub fn text(status: u16, body: impl Into<Cow<'static, str>>) -> Self {
-        let body = match body.into() {
-            Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
-            Cow::Owned(text) => Bytes::from(text),
-        };
-        Response::with_type(status, "text/plain; charset=utf-8", body)
-    }
-
-    /// A response of any type. The body is static bytes or text, a `Vec`, a `String`, or [`Bytes`] that others share:
-    /// it is not copied before it is sent.
-    pub fn with_type(status: u16, content_type: impl Into<Cow<'static, str>>, body: impl Into<Bytes>) -> Self {
-        Response { status, headers: vec![("Content-Type".into(), content_type.into())], body: body.into() }
-    }
-
-    /// 404.
-    pub fn not_found() -> Self {
-        Response::new(404)
-    }
-
-    /// 426 for a plain request to a WebSocket path.
-    pub fn upgrade_required() -> Self {
-        Response::text(426, "this path speaks WebSocket\n")
-            .header("Upgrade", "websocket")
-            .header("Connection", "Upgrade")
-            .header("Sec-WebSocket-Version", "13")
-    }
-
-    /// Adds a header field; a `Connection` of yours is left out. The response becomes a bare 500, and the log says why,
-    /// if a name is no token (RFC 9110 §5.6.2) or is `Content-Length` or `Transfer-Encoding`, if a value holds a control
-    /// byte other than a tab, or if the status is outside 200 to 999.
-    pub fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
@@ -406,9 +343,10 @@ impl Conn<'_> {
         self.core.ping(self.slot, payload)
     }
 
-    /// Delivers what is published to `topic` from now on. A second time is no error and changes nothing.
+    /// Delivers what is published to `topic` from now on, as it is published. A second time is no error and changes
+    /// nothing (but the class of [`Conn::subscribe_as`]).
     pub fn subscribe(&mut self, topic: &str) -> Result<(), SubscribeError> {
-        self.core.subscribe(self.slot, topic)
+        self.core.subscribe(self.slot, topic, PLAIN)
     }
 
     /// Ends a subscription; what was published before is still delivered. False if there was none, or the connection is

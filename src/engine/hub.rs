@@ -120,6 +120,11 @@ impl WorkerInterest {
         }
     }
 
+    /// Which worker it is.
+    pub(crate) fn index(&self) -> u16 {
+        self.worker as u16
+    }
+
     /// The shared table.
     pub fn shared(&self) -> &Arc<Interest> {
         &self.shared

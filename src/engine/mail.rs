@@ -7,6 +7,7 @@ use super::error::{Full, Published};
 use super::handler::{ConnId, Message};
 use super::hub::Interest;
 use super::lane::Sender;
+use super::request::Response;
 use crate::driver::SocketId;
 use crate::proto::{CloseCode, MessageKind};
 use bytes::Bytes;
@@ -55,6 +56,8 @@ pub(crate) enum Mail<M> {
     Disconnect { id: SocketId, code: CloseCode, reason: Box<str> },
     User { id: SocketId, mail: M },
     Upgrade { id: SocketId, mail: M },
+    Respond { id: ConnId, response: Box<Response> },
+    Worker { mail: M },
 }
 
 /// The workers of a server, as one that publishes sees them.
@@ -77,7 +80,7 @@ pub(crate) struct Ports<M> {
 }
 
 impl<M: Send> Ports<M> {
-    fn post(&self, worker: usize, mail: Mail<M>, bytes: usize) -> Result<(), Full> {
+    pub(crate) fn post(&self, worker: usize, mail: Mail<M>, bytes: usize) -> Result<(), Full> {
         let Some(port) = self.ports.get(worker) else { return Err(Full) };
         port.lane.send(mail, bytes).map_err(|_| Full)
     }
@@ -146,6 +149,17 @@ impl<M: Send + 'static> Handle<M> {
     /// Calls [`Handler::mail`](super::Handler::mail) of one connection. Dropped, and counted, if it is gone by then.
     pub fn mail(&self, id: ConnId, mail: M) -> Result<(), Full> {
         self.ports.post(id.worker.into(), Mail::User { id: id.socket, mail }, size_of::<M>())
+    }
+
+    /// Calls [`Handler::worker_mail`](super::Handler::worker_mail) on one worker: for what belongs to no connection.
+    /// [`Full`] for a worker that there is not, too.
+    pub fn mail_worker(&self, worker: u16, mail: M) -> Result<(), Full> {
+        self.ports.post(worker.into(), Mail::Worker { mail }, size_of::<M>())
+    }
+
+    /// Workers that this handle reaches, numbered from 0.
+    pub fn workers(&self) -> u16 {
+        self.ports.ports.len() as u16
     }
 
     /// Answers an opening handshake that the handler put off with [`Upgrade::Later`](super::Upgrade::Later).

@@ -5,7 +5,9 @@ use super::admission::Admitted;
 use super::connection::{Deferred, Outgoing, Phase, flag};
 use super::core::Dial;
 use super::error::{CloseReason, ConnectError};
-use super::handler::{Acceptance, ConnId, Handler, Request, Response, Upgrade};
+use super::handler::{Acceptance, Handler, Upgrade};
+use super::http::Http;
+use super::request::Response;
 use super::session::Engine;
 use crate::driver::SocketId;
 use crate::proto::handshake::{HandshakeError, client, server};
@@ -51,7 +53,7 @@ impl<H: Handler> Engine<H> {
         request.clear();
         outgoing.target.head.write(&mut request, &outgoing.nonce);
         hot.phase = Phase::Opening;
-        self.core.table.raw(id.slot, |out| out.extend_from_slice(&request));
+        self.core.table.raw(id.slot, 512, |out| out.extend_from_slice(&request));
         self.scratch = request;
     }
 
@@ -70,6 +72,9 @@ impl<H: Handler> Engine<H> {
 
     /// Bytes for a connection whose head is not complete.
     pub(crate) fn opening(&mut self, slot: u32, data: &mut [u8]) {
+        if self.core.table.hot[slot].has(flag::HELD) {
+            return self.core.table.stash(slot, data);
+        }
         let Some(mut buffer) = self.core.table.unstash(slot) else { return self.read_head(slot, data) };
         let limit = self.core.table.config.limits.request_bytes as usize;
         // A head comes to an end only with a line feed: no need to look again before one came.
@@ -85,62 +90,22 @@ impl<H: Handler> Engine<H> {
     }
 
     fn read_head(&mut self, slot: u32, data: &mut [u8]) {
-        let used = match self.core.table.hot[slot].has(flag::CLIENT) {
-            true => self.read_response(slot, data),
-            false => self.read_request(slot, data),
-        };
-        let Some(used) = used else { return self.core.table.stash(slot, data) };
-        match self.core.table.hot[slot].phase {
-            Phase::Open if used < data.len() => self.frames(slot, &mut data[used..]),
-            Phase::Deferred => self.core.table.stash(slot, &data[used..]),
-            _ => {}
+        if !self.core.table.hot[slot].has(flag::CLIENT) {
+            return self.requests(slot, data);
+        }
+        let Some(used) = self.read_response(slot, data) else { return self.core.table.stash(slot, data) };
+        if self.core.table.hot[slot].phase == Phase::Open && used < data.len() {
+            self.frames(slot, &mut data[used..]);
         }
     }
 
     // ---- server ---------------------------------------------------------------------------------------------
 
-    /// Returns how many bytes were the head, or none if it is incomplete.
-    fn read_request(&mut self, slot: u32, data: &[u8]) -> Option<usize> {
-        let limits = self.core.table.config.limits.request();
-        let head = match server::parse(data, &limits) {
-            Ok(server::Parsed::NeedMore) => return None,
-            Ok(server::Parsed::Request(head)) => head,
-            Err(error) => {
-                self.refuse(slot, error);
-                return Some(data.len());
-            }
-        };
-        match server::upgrade(&head) {
-            Err(error) => self.refuse(slot, error),
-            Ok(None) => self.plain(slot, &head),
-            Ok(Some(upgrade)) => self.upgrade(slot, &data[..head.head_len()], &head, &upgrade),
-        }
-        Some(head.head_len())
-    }
-
-    fn request_of<'a>(
-        &self,
-        slot: u32,
-        head: &'a server::Request<'a>,
-        upgrade: Option<&'a server::UpgradeRequest<'a>>,
-    ) -> Request<'a> {
-        let peer = self.core.table.hot[slot].cold.as_deref().and_then(|cold| cold.peer);
-        Request { head, upgrade, peer, id: self.core.conn_id(slot) }
-    }
-
-    fn plain(&mut self, slot: u32, head: &server::Request<'_>) {
-        let request = self.request_of(slot, head, None);
-        self.core.table.counters.requests += 1;
-        let response =
-            self.ask(|handler, scope| handler.request(scope, &request)).unwrap_or_else(|| Response::new(500));
-        self.respond(slot, &response, head.method() == "HEAD");
-    }
-
-    fn upgrade(&mut self, slot: u32, bytes: &[u8], head: &server::Request<'_>, upgrade: &server::UpgradeRequest<'_>) {
+    pub(crate) fn upgrade(&mut self, slot: u32, bytes: &[u8], head: &server::Request<'_>, upgrade: &Judged<'_>) {
         if self.drain.is_some() {
             return self.respond(slot, &Response::text(503, "the server is going away\n"), false);
         }
-        let request = self.request_of(slot, head, Some(upgrade));
+        let request = self.request_of(slot, head, upgrade.as_ref().ok().and_then(Option::as_ref));
         let verdict = self.ask(|handler, scope| handler.upgrade(scope, &request));
         if let Some(Upgrade::Later) = verdict {
             let table = &mut self.core.table;
@@ -148,16 +113,31 @@ impl<H: Handler> Engine<H> {
             table.cold(slot).deferred = Some(Deferred { head: bytes.to_vec() });
             return table.pauses.push(table.id(slot));
         }
-        self.decide(slot, verdict, upgrade);
+        self.decide(slot, verdict, head, upgrade);
     }
 
-    fn decide(&mut self, slot: u32, verdict: Option<Upgrade<H::State>>, upgrade: &server::UpgradeRequest<'_>) {
-        match verdict {
-            Some(Upgrade::Accept(state)) => self.accept(slot, state, &Acceptance::default(), upgrade),
-            Some(Upgrade::AcceptWith(state, with)) => self.accept(slot, state, &with, upgrade),
-            Some(Upgrade::Reject(response)) => self.respond(slot, &response, false),
-            Some(Upgrade::Later) => self.respond(slot, &Response::new(503), false), // put off twice
-            None => self.respond(slot, &Response::new(500), false),
+    fn decide(
+        &mut self,
+        slot: u32,
+        verdict: Option<Upgrade<H::State>>,
+        head: &server::Request<'_>,
+        upgrade: &Judged<'_>,
+    ) {
+        let (state, with) = match verdict {
+            Some(Upgrade::Accept(state)) => (state, Acceptance::default()),
+            Some(Upgrade::AcceptWith(state, with)) => (state, with),
+            Some(Upgrade::Reject(response)) => return self.respond(slot, &response, head.method() == "HEAD"),
+            Some(Upgrade::Later) => return self.respond(slot, &Response::new(503), false), // put off twice
+            None => return self.respond(slot, &Response::new(500), false),
+        };
+        match upgrade {
+            Ok(Some(upgrade)) => self.accept(slot, state, &with, upgrade),
+            invalid => {
+                drop(state);
+                self.core.table.counters.bad_requests += 1;
+                let text = what_it_lacks(head, invalid.as_ref().err().copied());
+                self.respond(slot, &Response::text(400, text), head.method() == "HEAD");
+            }
         }
     }
 
@@ -167,7 +147,8 @@ impl<H: Handler> Engine<H> {
         let extra: Vec<(&str, &str)> = with.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
         match server::write_accept(&mut answer, upgrade, with.protocol.as_deref(), &extra) {
             Ok(()) => {
-                self.core.table.raw(slot, |out| out.extend_from_slice(&answer));
+                self.core.table.raw(slot, 512, |out| out.extend_from_slice(&answer));
+                self.core.table.set_profile(slot, with.profile);
                 self.open(slot, state, Role::Server);
             }
             Err(error) => {
@@ -180,8 +161,7 @@ impl<H: Handler> Engine<H> {
     }
 
     fn open(&mut self, slot: u32, state: H::State, role: Role) {
-        let limits = self.core.table.config.limits;
-        let idle = self.ticks(limits.ping_after());
+        let idle = self.ticks(self.core.table.profile(slot).first_deadline());
         let table = &mut self.core.table;
         table.counters.opened += 1;
         table.open += 1;
@@ -190,6 +170,9 @@ impl<H: Handler> Engine<H> {
         hot.flags |= flag::COUNTED_OPEN;
         hot.tick = tick;
         hot.reader = Reader::new(role);
+        if let Some(cold) = self.core.table.hot[slot].cold.as_deref_mut() {
+            cold.http = Http::Head;
+        }
         self.core.table.shed_cold(slot);
         self.watch(slot, tick.wrapping_add(idle));
         self.states[slot] = Some(state);
@@ -205,41 +188,27 @@ impl<H: Handler> Engine<H> {
         };
         let limits = self.core.table.config.limits.request();
         let Ok(server::Parsed::Request(head)) = server::parse(&deferred.head, &limits) else { return };
-        let Ok(Some(upgrade)) = server::upgrade(&head) else { return };
-        let conn = ConnId { worker: self.core.worker, socket: id };
+        let upgrade = server::upgrade(&head);
+        let conn = self.core.conn_id(id.slot);
         let verdict = self.ask(|handler, scope| handler.upgrade_later(scope, conn, mail));
-        self.decide(id.slot, verdict, &upgrade);
+        self.decide(id.slot, verdict, &head, &upgrade);
         self.core.table.plan_resume(id.slot);
     }
 
     /// An invalid handshake: the status that says why, then the end.
-    fn refuse(&mut self, slot: u32, error: HandshakeError) {
+    pub(crate) fn refuse(&mut self, slot: u32, error: HandshakeError) {
         self.core.table.counters.bad_requests += 1;
         let mut answer = std::mem::take(&mut self.scratch);
         answer.clear();
         server::write_error(&mut answer, error);
-        self.core.table.raw(slot, |out| out.extend_from_slice(&answer));
+        self.core.table.raw(slot, 512, |out| out.extend_from_slice(&answer));
         self.scratch = answer;
         self.finish(slot);
     }
 
     /// Answers with a response, then ends the connection.
     pub(crate) fn respond(&mut self, slot: u32, response: &Response, head_only: bool) {
-        let mut answer = std::mem::take(&mut self.scratch);
-        answer.clear();
-        let own = |name: &str| name.eq_ignore_ascii_case("connection"); // `write_response` writes it
-        let headers: Vec<(&str, &str)> =
-            response.headers.iter().map(|(name, value)| (&**name, &**value)).filter(|(name, _)| !own(name)).collect();
-        if let Err(error) =
-            server::write_response(&mut answer, response.status, &headers, &response.body, false, head_only)
-        {
-            tracing::error!(%error, "the handler's response cannot be sent");
-            let _ = server::write_response(&mut answer, 500, &[], b"", false, head_only);
-        }
-        self.core.table.raw(slot, |out| out.extend_from_slice(&answer));
-        answer.truncate(4096);
-        answer.shrink_to(4096);
-        self.scratch = answer;
+        self.core.table.response(slot, response, false, head_only);
         self.finish(slot);
     }
 
@@ -320,6 +289,37 @@ impl<H: Handler> Engine<H> {
         } else {
             self.respond(slot, &Response::text(408, "no complete opening handshake in time\n"), false);
         }
+    }
+}
+
+/// A request as [`server::upgrade`] judges it.
+pub(crate) type Judged<'a> = Result<Option<server::UpgradeRequest<'a>>, HandshakeError>;
+
+/// Says to the developer of a client what a request lacks that was admitted as an opening handshake, in the manner of
+/// those servers that look at it this late.
+fn what_it_lacks(head: &server::Request<'_>, error: Option<HandshakeError>) -> String {
+    let got = |name: &str| {
+        let values: Vec<_> = head.header_values(name).map(|value| format!("\"{}\"", value.escape_ascii())).collect();
+        format!("got [{}]", values.join(", "))
+    };
+    let lists = |name: &str, token: &str| {
+        let mut elements = head.header_values(name).flat_map(|value| value.split(|byte| *byte == b','));
+        elements.any(|element| element.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    };
+    match () {
+        () if head.method() != "GET" => format!("HTTP method {} unsupported\n", head.method()),
+        () if head.header("host").is_none_or(<[u8]>::is_empty) => "'host' header is absent\n".into(),
+        () if !lists("connection", "upgrade") => {
+            format!("'connection' header must contain 'upgrade', {}\n", got("connection"))
+        }
+        () if !lists("upgrade", "websocket") => {
+            format!("'upgrade' header must contain 'websocket', {}\n", got("upgrade"))
+        }
+        () if head.header("sec-websocket-key").is_none() => "'sec-websocket-key' header is absent\n".into(),
+        () if head.header("sec-websocket-version") != Some(b"13") => {
+            format!("'sec-websocket-version' header must equal '13', {}\n", got("sec-websocket-version"))
+        }
+        () => format!("{}\n", error.map_or("not an opening handshake", HandshakeError::body)),
     }
 }
 

@@ -59,7 +59,7 @@ impl<H: Handler> Engine<H> {
         let Some(state) = self.states[slot].as_mut() else { return };
         let (handler, mut conn) = (&mut self.handler, Conn { core: &mut self.core, slot });
         if catch_unwind(AssertUnwindSafe(|| run(handler, &mut conn, state))).is_err() {
-            self.panicked();
+            self.core.panicked();
             self.core.table.doom(slot, CloseCode::INTERNAL, "", CloseCause::Panic);
         }
     }
@@ -69,17 +69,9 @@ impl<H: Handler> Engine<H> {
         let (handler, mut scope) = (&mut self.handler, Scope { core: &mut self.core });
         let answer = catch_unwind(AssertUnwindSafe(|| run(handler, &mut scope))).ok();
         if answer.is_none() {
-            self.panicked();
+            self.core.panicked();
         }
         answer
-    }
-
-    fn panicked(&mut self) {
-        self.core.table.counters.panics += 1;
-        // The first of every 1,024, so that a handler that always panics does not fill the disk.
-        if self.core.table.counters.panics % 1024 == 1 {
-            tracing::error!(worker = self.core.worker, "a handler panicked (1 of 1,024 is logged)");
-        }
     }
 
     // ---- receiving ------------------------------------------------------------------------------------------
@@ -98,7 +90,7 @@ impl<H: Handler> Engine<H> {
                 self.frames(slot, data);
             }
             Phase::Opening => self.opening(slot, data),
-            Phase::Deferred => table.stash(slot, data),
+            Phase::Answering | Phase::Deferred => table.stash(slot, data),
             Phase::Vacant | Phase::Connecting | Phase::Finishing | Phase::Lingering | Phase::Dead => {}
         }
     }
@@ -111,7 +103,7 @@ impl<H: Handler> Engine<H> {
 
     fn read(&mut self, slot: u32, mut data: &mut [u8]) {
         const LOOK: u16 = flag::HELD | flag::DOOMED;
-        let limits = self.core.table.config.limits.read();
+        let limits = self.core.table.read_limits(slot);
         loop {
             let hot = &mut self.core.table.hot[slot];
             if hot.has(LOOK)
@@ -160,6 +152,9 @@ impl<H: Handler> Engine<H> {
             let table = &mut self.core.table;
             if table.owed_bytes > table.config.limits.owed_bytes && table.counters.published != published {
                 table.throttle(slot);
+            }
+            if !self.core.table.deliveries.is_empty() {
+                self.after_callbacks();
             }
         }
     }
@@ -274,20 +269,11 @@ impl<H: Handler> Engine<H> {
 
     /// Lets leave what is queued, then shuts the sending side.
     pub(crate) fn finish(&mut self, slot: u32) {
-        let table = &mut self.core.table;
-        if table.hot[slot].phase < Phase::Finishing {
-            table.hot[slot].phase = Phase::Finishing;
-            self.start_deadline(slot);
-            self.core.table.mark_dirty(slot);
-            self.core.table.plan_resume(slot); // a paused socket would never show the peer's end
-        }
+        self.core.table.finish(slot);
     }
 
     pub(crate) fn start_deadline(&mut self, slot: u32) {
-        let due = self.ticks(self.core.table.config.limits.close_timeout);
-        let table = &mut self.core.table;
-        table.hot[slot].tick = table.tick;
-        table.arm(slot, table.tick.wrapping_add(due));
+        self.core.table.start_deadline(slot);
     }
 
     /// Tells the handler that a connection is over.
@@ -312,14 +298,21 @@ impl<H: Handler> Engine<H> {
         }
     }
 
-    /// Does the closes that were noted while user code or a walk was running.
+    /// Does the closes that were noted while user code or a walk was running, and the callbacks that became due.
     pub(crate) fn after_callbacks(&mut self) {
-        while let Some(id) = self.core.table.doomed.pop() {
-            self.close_noted(id);
+        self.close_noted();
+        if !self.core.table.deliveries.is_empty() {
+            self.make_deliveries();
         }
     }
 
-    fn close_noted(&mut self, id: SocketId) {
+    pub(super) fn close_noted(&mut self) {
+        while let Some(id) = self.core.table.doomed.pop() {
+            self.close_one(id);
+        }
+    }
+
+    fn close_one(&mut self, id: SocketId) {
         let Some(hot) = self.core.table.live(id) else { return };
         let Some(closing) = hot.cold.as_deref_mut().and_then(|cold| cold.closing.take()) else { return };
         if hot.phase != Phase::Open {
@@ -350,17 +343,20 @@ impl<H: Handler> Engine<H> {
             }
             Phase::Closing => self.finish(slot),
             Phase::Finishing => self.core.table.mark_dirty(slot),
+            Phase::Opening if waits && hot.has(flag::HELD | flag::RESUMING) => {} // these requests are answered first
+            Phase::Opening | Phase::Answering if !hot.has(flag::CLIENT) => self.requests_end(slot),
             Phase::Opening | Phase::Connecting => {
                 self.connect_failed(slot, ConnectError::Closed);
                 self.core.table.force(slot);
             }
-            Phase::Deferred | Phase::Lingering => self.core.table.force(slot),
+            Phase::Answering | Phase::Deferred | Phase::Lingering => self.core.table.force(slot),
             Phase::Vacant | Phase::Dead => {}
         }
     }
 
     fn failed(&mut self, slot: u32, kind: std::io::ErrorKind) {
         self.connect_failed(slot, ConnectError::Io(kind));
+        self.abandon(slot);
         self.core.table.force(slot);
         self.core.unsubscribe_all(slot);
         self.end(slot, CloseReason { code: 1006, cause: CloseCause::Failed(kind) });
@@ -368,6 +364,7 @@ impl<H: Handler> Engine<H> {
 
     fn closed(&mut self, id: SocketId) {
         let slot = id.slot;
+        self.abandon(slot);
         self.core.unsubscribe_all(slot);
         self.end(slot, CloseReason::LOST);
         let hot = &mut self.core.table.hot[slot];
@@ -393,8 +390,8 @@ impl<H: Handler> Engine<H> {
     /// Whether nothing may be received from a connection now.
     pub(crate) fn holds(&mut self, id: SocketId) -> bool {
         self.core.table.live(id).is_some_and(|hot| match hot.phase {
-            Phase::Deferred => true,
-            Phase::Open => hot.has(flag::HELD),
+            Phase::Answering | Phase::Deferred => true,
+            Phase::Opening | Phase::Open => hot.has(flag::HELD),
             _ => false,
         })
     }
@@ -403,12 +400,13 @@ impl<H: Handler> Engine<H> {
     pub(crate) fn resume(&mut self, id: SocketId) -> bool {
         let Some(hot) = self.core.table.live(id) else { return false };
         hot.flags &= !flag::RESUMING;
-        if hot.phase == Phase::Open && hot.has(flag::HELD) {
+        if self.holds(id) {
             return false;
         }
         if let Some(mut input) = self.core.table.unstash(id.slot) {
             match self.core.table.hot[id.slot].phase {
                 Phase::Open | Phase::Closing => self.frames(id.slot, &mut input),
+                Phase::Opening => self.requests(id.slot, &mut input),
                 _ => {}
             }
             self.core.table.spill.give(input);
@@ -420,7 +418,10 @@ impl<H: Handler> Engine<H> {
             self.eof(id.slot);
         }
         let hot = &self.core.table.hot[id.slot];
-        hot.phase > Phase::Open || !hot.has(flag::HELD)
+        if hot.has(flag::EOF) && matches!(hot.phase, Phase::Opening | Phase::Answering) {
+            self.eof(id.slot);
+        }
+        !self.holds(id)
     }
 
     // ---- mail -----------------------------------------------------------------------------------------------
@@ -442,6 +443,11 @@ impl<H: Handler> Engine<H> {
                 self.call(id.slot, |handler, conn, state| handler.mail(conn, state, mail));
             }
             Mail::Upgrade { id, mail } => self.answer_deferred(id, mail),
+            Mail::Respond { id, response } => {
+                let stale = !self.core.respond(id, &response);
+                self.core.table.counters.mail_stale += u64::from(stale);
+            }
+            Mail::Worker { mail } => _ = self.ask(|handler, scope| handler.worker_mail(scope, mail)),
             Mail::Send { .. } | Mail::Disconnect { .. } | Mail::User { .. } => self.core.table.counters.mail_stale += 1,
         }
         self.after_callbacks();

@@ -5,9 +5,14 @@
 use super::config::Config;
 use super::connection::{Closing, Cold, ColdPool, Hot, Phase, flag};
 use super::counters::Counters;
+use super::delivery::Deliveries;
+use super::encoding::Coded;
 use super::error::{CloseCause, SendStatus};
+use super::http::HttpDate;
 use super::hub::WorkerInterest;
+use super::listener::Listeners;
 use super::outbox::{NodePool, Origin};
+use super::profile::Profiles;
 use super::random::Random;
 use super::timer::{Link, Links, Wheel};
 use crate::buffer::{FrameSlab, Paged, SendBatch, SpillPool};
@@ -42,6 +47,9 @@ pub(crate) struct Table {
     pub(crate) open: u32,
     /// Bytes of publications that a walk still has to hand out.
     pub(crate) owed_bytes: usize,
+    /// Whether the worker is about to end.
+    pub(crate) draining: bool,
+    pub(crate) date: HttpDate,
     /// Received bytes behind the message in hand: how much a reply's frame is likely to grow.
     pub(crate) lookahead: usize,
     pub(crate) dirty: Vec<SocketId>,
@@ -54,6 +62,12 @@ pub(crate) struct Table {
     pub(crate) closes: Vec<SocketId>,
     pub(super) spare: Vec<SocketId>,
     colds: ColdPool,
+    /// Callbacks that publications owe.
+    pub(super) deliveries: Deliveries,
+    pub(super) listeners: Listeners,
+    pub(super) profiles: Profiles,
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    pub(super) spare_coded: Vec<Box<Coded>>,
     pub(super) batch: Option<SendBatch>,
     pub(super) batches: Vec<SendBatch>,
 }
@@ -61,6 +75,7 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(config: Config, wheel: Wheel, random: Random, interest: WorkerInterest, now: Instant) -> Self {
         let list = || Vec::with_capacity(config.driver.events);
+        let listeners = Listeners::new(interest.index());
         Table {
             hot: Paged::new(),
             slab: FrameSlab::new(config.frames),
@@ -76,6 +91,8 @@ impl Table {
             live: 0,
             open: 0,
             owed_bytes: 0,
+            draining: false,
+            date: HttpDate::default(),
             lookahead: 0,
             dirty: list(),
             doomed: list(),
@@ -87,6 +104,10 @@ impl Table {
             closes: list(),
             spare: list(),
             colds: ColdPool::default(),
+            deliveries: Deliveries::default(),
+            listeners,
+            profiles: Profiles::new(&config.limits),
+            spare_coded: Vec::new(),
             batch: Some(SendBatch::new()),
             batches: Vec::new(),
         }
@@ -125,6 +146,7 @@ impl Table {
     pub(crate) fn has_work(&self) -> bool {
         !(self.dirty.is_empty() && self.resumes.is_empty() && self.writable.is_empty() && self.doomed.is_empty())
             || !(self.closes.is_empty() && self.shutdowns.is_empty() && self.pauses.is_empty())
+            || !self.deliveries.is_empty()
     }
 
     // ---- sending --------------------------------------------------------------------------------------------
@@ -167,9 +189,9 @@ impl Table {
         self.own(slot, need, 0, |out| encoder::frame(out, opcode, true, payload, key));
     }
 
-    /// Queues bytes that are no frame: the parts of opening handshakes, HTTP answers.
-    pub(crate) fn raw(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        self.own(slot, 512, 0, write);
+    /// Queues about `need` bytes that are no frame: the parts of opening handshakes, HTTP answers.
+    pub(crate) fn raw(&mut self, slot: u32, need: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        self.own(slot, need, 0, write);
     }
 
     /// Queues what is this connection's own, joined to what is queued already where it fits.

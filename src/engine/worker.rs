@@ -7,6 +7,7 @@ use super::core::Core;
 use super::counters::Board;
 use super::deadlines::{BUCKETS, TICK};
 use super::drain::Drain;
+use super::encoding::Encodings;
 use super::error::ConnectError;
 use super::handler::{Handler, Scope};
 use super::hub::Interest;
@@ -78,6 +79,11 @@ pub fn group<M: Send + 'static>(wakers: &[Arc<dyn Wake>], config: Config) -> (Ve
 }
 
 impl<M: Send + 'static> WorkerSeed<M> {
+    /// The handle to this worker and those of its group, for the handler that is to be made.
+    pub fn handle(&self) -> &Handle<M> {
+        &self.handle
+    }
+
     /// Makes the worker, on the thread that will run it.
     pub fn start<H: Handler<Mail = M>, D: Driver>(self, driver: D, handler: H) -> Worker<H, D> {
         let mut worker = self.start_at(driver, handler, Instant::now(), None);
@@ -105,7 +111,7 @@ impl<M: Send + 'static> WorkerSeed<M> {
         };
         let exchange = (!alone).then(|| Arc::clone(&handle.ports) as Arc<dyn Exchange>);
         let engine = Engine {
-            core: Core::new(index, Topics::new(limits), table, exchange),
+            core: Core::new(index, Topics::new(limits), table, exchange, Encodings::new(handler.encoder())),
             handler,
             states: Paged::new(),
             board,

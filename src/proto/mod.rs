@@ -47,6 +47,7 @@ mod error;
 pub mod extensions;
 pub mod handshake;
 mod header;
+pub mod http;
 pub mod mask;
 mod message;
 mod opcode;

@@ -1,7 +1,7 @@
 //! Walks: how pending publications reach their subscribers.
 #![forbid(unsafe_code)]
 
-use super::topic::{Sub, Topic, Topics};
+use super::topic::{Place, Sub, Topic, Topics};
 use super::{NIL, Subscribers};
 
 /// The catch-up's scratch space gives memory back beyond this many entries.
@@ -16,6 +16,7 @@ pub struct Run<'a, P> {
     /// Whose run this is: it leaves out what names this connection as its exception.
     conn: u32,
     len: u32,
+    class: u8,
     whole: bool,
     joined: Option<&'a P>,
 }
@@ -50,16 +51,16 @@ impl<P> Default for Pass<P> {
 #[derive(Debug, Default)]
 pub(super) struct Owed {
     /// Topics that owe the connection, and the position of the oldest publication owed.
-    topics: Vec<(u32, u32)>,
-    /// Place in the order, topic, position.
-    merged: Vec<(u64, u32, u32)>,
+    topics: Vec<(Place, u32)>,
+    /// Sequence, topic, position.
+    merged: Vec<(u64, Place, u32)>,
 }
 
 impl<'a, P> Run<'a, P> {
     /// What `conn` is owed of the publications from `from` on and before `to`. Its length may be 0: then nobody sees
     /// it.
     #[inline]
-    fn new(pending: &'a [Pending<P>], pass: &'a Pass<P>, conn: u32, from: u32, to: u32) -> Self {
+    fn new(pending: &'a [Pending<P>], pass: &'a Pass<P>, conn: u32, class: u8, from: u32, to: u32) -> Self {
         let pending = &pending[from as usize..to as usize];
         let for_all = to <= pass.len && !pass.excepts;
         let len = match for_all {
@@ -67,7 +68,7 @@ impl<'a, P> Run<'a, P> {
             false => pending.iter().filter(|pending| pending.except != conn).count(),
         };
         let whole = for_all && len == pass.len as usize;
-        Run { pending, conn, len: len as u32, whole, joined: pass.joined.as_ref().filter(|_| whole) }
+        Run { pending, conn, len: len as u32, class, whole, joined: pass.joined.as_ref().filter(|_| whole) }
     }
 
     /// The publications, in publish order.
@@ -82,6 +83,12 @@ impl<'a, P> Run<'a, P> {
     #[expect(clippy::len_without_is_empty, reason = "a run is never empty")]
     pub fn len(&self) -> u32 {
         self.len
+    }
+
+    /// The class of the subscription that these are handed over for.
+    #[inline]
+    pub fn class(&self) -> u8 {
+        self.class
     }
 
     /// Whether these are exactly the publications of the running pass, which go to everybody who has subscribed.
@@ -153,7 +160,7 @@ impl<P> Topics<P> {
         record.pass.len = fits.count().max(1) as u32;
         record.pass.excepts = record.pending[..record.pass.len as usize].iter().any(|pending| pending.except != NIL);
         if record.pass.len > 1 && !record.pass.excepts && record.subs.len() > 1 {
-            record.pass.joined = owner.join(&Run::new(&record.pending, &record.pass, NIL, 0, record.pass.len));
+            record.pass.joined = owner.join(&Run::new(&record.pending, &record.pass, NIL, 0, 0, record.pass.len));
         }
     }
 
@@ -183,8 +190,8 @@ impl<P> Topics<P> {
             #[cfg(planted_fault = "order")]
             let _ = (others_pending, Stop::CatchUp);
             node.seen = upto;
-            let run = Run::new(pending, pass, conn, from, pass.len);
-            *budget = budget.saturating_sub(if run.joined().is_some() { 1 } else { run.len.max(1) });
+            let run = Run::new(pending, pass, conn, node.place.class(), from, pass.len);
+            *budget = budget.saturating_sub(owner.weight(&run).max(1));
             if run.len > 0 {
                 owner.deliver(conn, run);
             }
@@ -218,9 +225,10 @@ impl<P> Topics<P> {
 
     fn catch_up_list(&mut self, conn: u32, head: u32, owner: &mut impl Subscribers<P>) -> u32 {
         self.collect_owing(head);
-        if let &[(topic, from)] = &self.owed.topics[..] {
-            let record = &self.topics[topic as usize];
-            let run = Run::new(&record.pending, &record.pass, conn, from, record.pending.len() as u32);
+        if let &[(place, from)] = &self.owed.topics[..] {
+            let record = &self.topics[place.topic() as usize];
+            let to = record.pending.len() as u32;
+            let run = Run::new(&record.pending, &record.pass, conn, place.class(), from, to);
             let delivered = run.len;
             if delivered > 0 {
                 owner.deliver(conn, run);
@@ -228,9 +236,9 @@ impl<P> Topics<P> {
             return delivered;
         }
         self.merge_owed(conn);
-        for &(_, topic, position) in &self.owed.merged {
-            let pending = &self.topics[topic as usize].pending[position as usize..=position as usize];
-            owner.deliver(conn, Run { pending, conn, len: 1, whole: false, joined: None });
+        for &(_, place, position) in &self.owed.merged {
+            let pending = &self.topics[place.topic() as usize].pending[position as usize..=position as usize];
+            owner.deliver(conn, Run { pending, conn, len: 1, class: place.class(), whole: false, joined: None });
         }
         let delivered = self.owed.merged.len() as u32;
         self.owed.merged.clear();
@@ -245,21 +253,23 @@ impl<P> Topics<P> {
         while at != NIL {
             let node = &mut self.nodes[at];
             at = node.next;
-            let record = &self.topics[node.topic as usize];
+            let record = &self.topics[node.place.topic() as usize];
             let from = node.seen.wrapping_sub(record.base);
             if (from as usize) < record.pending.len() {
                 node.seen = record.base.wrapping_add(record.pending.len() as u32);
-                self.owed.topics.push((node.topic, from));
+                self.owed.topics.push((node.place, from));
             }
         }
     }
 
     fn merge_owed(&mut self, conn: u32) {
         self.owed.merged.clear();
-        for &(topic, from) in &self.owed.topics {
-            for (position, pending) in self.topics[topic as usize].pending.iter().enumerate().skip(from as usize) {
+        for &(place, from) in &self.owed.topics {
+            for (position, pending) in
+                self.topics[place.topic() as usize].pending.iter().enumerate().skip(from as usize)
+            {
                 if pending.except != conn {
-                    self.owed.merged.push((pending.sequence, topic, position as u32));
+                    self.owed.merged.push((pending.sequence, place, position as u32));
                 }
             }
         }
@@ -273,7 +283,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Limits, SubscribeError, Subscribed, Unsubscribed};
+    use super::super::{CLASSES, Limits, SubscribeError, Subscribed, Unsubscribed};
     use super::*;
 
     const CONNS: u32 = 6;
@@ -288,6 +298,8 @@ mod tests {
     struct Owner {
         heads: BTreeMap<u32, u32>,
         got: BTreeMap<u32, Vec<u32>>,
+        /// In which class each came.
+        classes: BTreeMap<u32, Vec<u8>>,
         /// Who was given how much, in order; visits to the same connection in a row are one entry.
         visits: Vec<(u32, u32)>,
         retired: Vec<u32>,
@@ -311,6 +323,7 @@ mod tests {
                 assert_eq!(joined.0, items);
                 self.joined_used += 1;
             }
+            self.classes.entry(conn).or_default().extend(items.iter().map(|_| run.class()));
             let cost = if run.joined().is_some() { 1 } else { run.len() };
             match self.visits.last_mut() {
                 Some((last, count)) if *last == conn => *count += cost,
@@ -351,8 +364,9 @@ mod tests {
     struct World {
         topics: Topics<Load>,
         owner: Owner,
-        members: BTreeMap<&'static str, Vec<u32>>,
+        members: BTreeMap<&'static str, Vec<(u32, u8)>>,
         expected: BTreeMap<u32, Vec<u32>>,
+        expected_classes: BTreeMap<u32, Vec<u8>>,
         published: u32,
         unheard: u32,
     }
@@ -365,30 +379,36 @@ mod tests {
                 owner: Owner { join, ..Owner::default() },
                 members: BTreeMap::new(),
                 expected: BTreeMap::new(),
+                expected_classes: BTreeMap::new(),
                 published: 0,
                 unheard: 0,
             }
         }
 
-        fn subscribe(&mut self, conn: u32, name: &'static str) {
-            let count = self.members.values().filter(|members| members.contains(&conn)).count();
+        fn subscribe(&mut self, conn: u32, name: &'static str, class: u8) {
+            let is_it = |member: &&mut (u32, u8)| member.0 == conn;
+            let count = self.members.values().flatten().filter(|member| member.0 == conn).count();
             let exists = self.members.contains_key(name);
-            let expected = if self.members.get(name).is_some_and(|members| members.contains(&conn)) {
+            let members = self.members.get_mut(name);
+            let expected = if usize::from(class) >= CLASSES {
+                Err(SubscribeError::NoSuchClass)
+            } else if let Some(member) = members.and_then(|members| members.iter_mut().find(is_it)) {
+                member.1 = class;
                 Ok(Subscribed::Already)
             } else if count >= 3 {
                 Err(SubscribeError::TooManySubscriptions)
             } else if !exists && self.members.len() >= 3 {
                 Err(SubscribeError::TooManyTopics)
             } else {
-                self.members.entry(name).or_default().push(conn);
+                self.members.entry(name).or_default().push((conn, class));
                 Ok(Subscribed::New { first_here: !exists })
             };
-            assert_eq!(self.topics.subscribe(conn, name, &mut self.owner), expected);
+            assert_eq!(self.topics.subscribe_as(conn, name, class, &mut self.owner), expected);
         }
 
         fn leave(&mut self, conn: u32, name: &'static str) -> Option<Unsubscribed> {
             let members = self.members.get_mut(name)?;
-            let at = members.iter().position(|&member| member == conn)?;
+            let at = members.iter().position(|member| member.0 == conn)?;
             members.remove(at);
             let last_here = members.is_empty();
             if last_here {
@@ -425,8 +445,9 @@ mod tests {
                 }
                 Some(members) => {
                     assert_eq!(self.topics.publish(name, except, load), Ok(members.len() as u32));
-                    for &conn in members.iter().filter(|&&conn| conn != except) {
+                    for &(conn, class) in members.iter().filter(|member| member.0 != except) {
                         self.expected.entry(conn).or_default().push(self.published);
+                        self.expected_classes.entry(conn).or_default().push(class);
                     }
                 }
             }
@@ -459,10 +480,13 @@ mod tests {
                 let members = self.members.get(name).map_or(0, Vec::len);
                 assert_eq!(self.topics.subscribers(name) as usize, members);
                 assert_eq!(self.topics.has(name), members > 0);
+                let classes = self.members.get(name).into_iter().flatten().fold(0, |mask, member| mask | 1 << member.1);
+                assert_eq!(self.topics.find(name).map_or(0, |topic| self.topics.classes(topic)), classes);
             }
             for (conn, got) in &self.owner.got {
                 let expected = &self.expected[conn];
                 assert!(expected.starts_with(got), "connection {conn} got {got:?} of {expected:?}");
+                assert!(self.expected_classes[conn].starts_with(&self.owner.classes[conn]), "each in its class");
             }
             let waiting = self.topics.topics.iter().filter(|(_, topic)| !topic.pending.is_empty()).count();
             assert_eq!(self.topics.queue.len as usize, waiting);
@@ -488,7 +512,7 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Op {
-        Subscribe(u32, usize),
+        Subscribe(u32, usize, u8),
         Unsubscribe(u32, usize),
         Close(u32),
         Publish(usize, u32),
@@ -498,7 +522,8 @@ mod tests {
 
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
-            4 => (0..CONNS, 0..TOPICS.len()).prop_map(|(conn, name)| Op::Subscribe(conn, name)),
+            4 => (0..CONNS, 0..TOPICS.len(), prop_oneof![4 => Just(0u8), 2 => Just(1), 1 => Just(16), 1 => Just(17)])
+                .prop_map(|(conn, name, class)| Op::Subscribe(conn, name, class)),
             2 => (0..CONNS, 0..TOPICS.len()).prop_map(|(conn, name)| Op::Unsubscribe(conn, name)),
             1 => (0..CONNS).prop_map(Op::Close),
             5 => (0..TOPICS.len(), 0..CONNS * 2)
@@ -519,7 +544,7 @@ mod tests {
             let mut world = World::new(join);
             for op in ops {
                 match op {
-                    Op::Subscribe(conn, name) => world.subscribe(conn, TOPICS[name]),
+                    Op::Subscribe(conn, name, class) => world.subscribe(conn, TOPICS[name], class),
                     Op::Unsubscribe(conn, name) => world.unsubscribe(conn, TOPICS[name]),
                     Op::Close(conn) => world.close(conn),
                     Op::Publish(name, except) => world.publish(TOPICS[name], except),

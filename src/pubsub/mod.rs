@@ -20,7 +20,7 @@
 //! * Each publication is retired exactly once, when nobody is owed it any more.
 //! * Publishing to a name without subscribers creates nothing; a topic goes with its last subscriber.
 //!
-//! A subscription costs 24 bytes, and 4 in the connection's record. After warm-up nothing here allocates, except for a
+//! A subscription costs 24 bytes, its class included, and 4 in the connection's record. After warm-up nothing here allocates, except for a
 //! topic that is new.
 #![forbid(unsafe_code)]
 
@@ -28,19 +28,23 @@ mod fanout;
 mod topic;
 
 pub use fanout::Run;
-pub use topic::Topics;
+pub use topic::{TopicId, Topics};
 
 use std::fmt;
 
 /// No connection, no subscription, nobody.
 pub const NIL: u32 = u32::MAX;
 
+/// Classes of subscriptions: 0 to 16. What is published is handed over with the class of the subscription
+/// ([`Run::class`]), and whoever publishes can learn which classes there are ([`Topics::classes`]).
+pub const CLASSES: usize = 17;
+
 /// What one worker's topics may grow to.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Subscriptions of one connection (default 1,024). Beyond it: [`SubscribeError::TooManySubscriptions`].
     pub max_subscriptions: u32,
-    /// Topics of one worker (default 1,048,576). Beyond it: [`SubscribeError::TooManyTopics`].
+    /// Topics of one worker (default 1,048,576, at most 134,217,728). Beyond it: [`SubscribeError::TooManyTopics`].
     pub max_topics: u32,
     /// Bytes of publications that one pass hands to each subscriber (default 16 KiB; one publication at least), so that
     /// a visit stays short however much is pending.
@@ -70,11 +74,17 @@ pub trait Subscribers<P> {
         0
     }
 
+    /// What a run costs of the budget of [`Topics::walk`]: by default its length, or 1 if it is joined.
+    #[inline]
+    fn weight(&self, run: &Run<'_, P>) -> u32 {
+        if run.joined().is_some() { 1 } else { run.len() }
+    }
+
     /// Takes back a publication that nobody is owed any more.
     fn retire(&mut self, publication: P);
 
     /// Asked once at the start of a pass over several publications that everybody gets: one payload that carries them
-    /// all, for [`Run::joined`]. It is retired at the end of the pass, or with the topic.
+    /// all, for [`Run::joined`], whatever the class. It is retired at the end of the pass, or with the topic.
     fn join(&mut self, run: &Run<'_, P>) -> Option<P> {
         let _ = run;
         None
@@ -94,7 +104,7 @@ pub enum Subscribed {
         /// It is the topic's first on this worker.
         first_here: bool,
     },
-    /// The connection had subscribed before; nothing changed.
+    /// The connection had subscribed before; nothing changed but its class, if it asked for another one.
     Already,
 }
 
@@ -114,6 +124,10 @@ pub enum SubscribeError {
     TooManySubscriptions,
     /// The worker holds [`Limits::max_topics`] already, and this one would be new.
     TooManyTopics,
+    /// The class is beyond those that there are.
+    NoSuchClass,
+    /// Whoever should subscribe is gone. (For the owner's use: nothing here returns it.)
+    NoSubscriber,
 }
 
 impl fmt::Display for SubscribeError {
@@ -121,6 +135,8 @@ impl fmt::Display for SubscribeError {
         f.write_str(match self {
             SubscribeError::TooManySubscriptions => "the connection has too many subscriptions",
             SubscribeError::TooManyTopics => "the worker has too many topics",
+            SubscribeError::NoSuchClass => "there is no such class of subscriptions",
+            SubscribeError::NoSubscriber => "the subscriber is gone",
         })
     }
 }

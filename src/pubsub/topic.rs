@@ -7,7 +7,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::fanout::{Owed, Pass, Pending};
-use super::{Limits, NIL, SubscribeError, Subscribed, Subscribers, Unsubscribed};
+use super::{CLASSES, Limits, NIL, SubscribeError, Subscribed, Subscribers, Unsubscribed};
 use crate::buffer::Paged;
 
 /// Buffers for pending publications that idle topics have given back: how many are kept, and how long each may be.
@@ -47,6 +47,8 @@ pub(super) struct Topic<P> {
     /// How far the running pass got in `subs`; 0 when none is running.
     pub(super) cursor: u32,
     pub(super) pass: Pass<P>,
+    /// Subscribers of each class, where there is one of another class than 0.
+    classes: Option<Box<[u32; CLASSES]>>,
     queue_prev: u32,
     queue_next: u32,
 }
@@ -58,10 +60,40 @@ pub(super) struct Sub {
     pub(super) node: u32,
 }
 
+/// A topic of one worker, found by its name. It names that topic until somebody unsubscribes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicId(u32);
+
+/// A topic and the class of a subscription to it, in the 4 bytes of the topic alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Place(u32);
+
+impl Place {
+    const CLASS_SHIFT: u32 = 27;
+    /// Topics that there can be beside the class.
+    const TOPICS: u32 = 1 << Self::CLASS_SHIFT;
+
+    fn new(topic: u32, class: u8) -> Self {
+        Place(u32::from(class) << Self::CLASS_SHIFT | topic)
+    }
+
+    #[inline]
+    pub(super) fn topic(self) -> u32 {
+        self.0 & (Self::TOPICS - 1)
+    }
+
+    #[inline]
+    pub(super) fn class(self) -> u8 {
+        (self.0 >> Self::CLASS_SHIFT) as u8
+    }
+}
+
+const _: () = assert!(CLASSES <= 1 << (32 - Place::CLASS_SHIFT));
+
 /// A subscription as an entry in its connection's list.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Node {
-    pub(super) topic: u32,
+    pub(super) place: Place,
     /// Where the subscription stands in the topic's `subs`.
     pos: u32,
     /// The connection's next subscription, or the next free node.
@@ -87,26 +119,42 @@ impl<P> Topics<P> {
         }
     }
 
-    /// Subscribes `conn` to `name`, creating the topic if need be. The connection is owed only what is published from
-    /// now on. Costs one hash and a look at each subscription of the connection.
-    ///
-    /// # Errors
-    /// A limit was reached; nothing has changed.
+    /// Subscribes `conn` to `name` in class 0; see [`Topics::subscribe_as`].
     pub fn subscribe(
         &mut self,
         conn: u32,
         name: &str,
         owner: &mut impl Subscribers<P>,
     ) -> Result<Subscribed, SubscribeError> {
+        self.subscribe_as(conn, name, 0, owner)
+    }
+
+    /// Subscribes `conn` to `name`, creating the topic if need be. The connection is owed only what is published from
+    /// now on, and gets it in this class ([`Run::class`](super::Run::class)). If it had subscribed in another one it is
+    /// first handed what it is owed in that. Costs one hash and a look at each subscription of the connection.
+    ///
+    /// # Errors
+    /// A limit was reached, or there is no such class; nothing has changed.
+    pub fn subscribe_as(
+        &mut self,
+        conn: u32,
+        name: &str,
+        class: u8,
+        owner: &mut impl Subscribers<P>,
+    ) -> Result<Subscribed, SubscribeError> {
         debug_assert_ne!(conn, NIL);
+        if usize::from(class) >= CLASSES {
+            return Err(SubscribeError::NoSuchClass);
+        }
         let existing = self.names.get(name).copied();
-        let head = owner.head(conn);
-        let mut count = 0;
-        for (_, node) in self.nodes.list(*head) {
-            if Some(node.topic) == existing {
-                return Ok(Subscribed::Already);
+        let head = *owner.head(conn);
+        let (mut count, mut at) = (0, head);
+        while at != NIL {
+            let node = self.nodes[at];
+            if Some(node.place.topic()) == existing {
+                return Ok(self.reclass(conn, at, class, owner));
             }
-            count += 1;
+            (count, at) = (count + 1, node.next);
         }
         if count >= self.limits.max_subscriptions {
             return Err(SubscribeError::TooManySubscriptions);
@@ -117,9 +165,11 @@ impl<P> Topics<P> {
         };
         let record = &mut self.topics[topic as usize];
         let seen = record.base.wrapping_add(record.pending.len() as u32);
-        let node = self.nodes.insert(Node { topic, pos: record.subs.len() as u32, next: *head, seen });
+        let node = Node { place: Place::new(topic, class), pos: record.subs.len() as u32, next: head, seen };
+        let node = self.nodes.insert(node);
+        record.count_in(class);
         record.subs.push(Sub { conn, node });
-        *head = node;
+        *owner.head(conn) = node;
         Ok(Subscribed::New { first_here: existing.is_none() })
     }
 
@@ -131,7 +181,7 @@ impl<P> Topics<P> {
         let head = *owner.head(conn);
         let mut before = NIL;
         let (at, next) = self.nodes.list(head).find_map(|(at, node)| {
-            if node.topic == topic {
+            if node.place.topic() == topic {
                 return Some((at, node.next));
             }
             before = at;
@@ -168,7 +218,32 @@ impl<P> Topics<P> {
     /// # Errors
     /// Nobody has subscribed here: the publication comes back, and nothing was created.
     pub fn publish(&mut self, name: &str, except: u32, publication: P) -> Result<u32, P> {
-        let Some(&topic) = self.names.get(name) else { return Err(publication) };
+        match self.find(name) {
+            Some(topic) => Ok(self.publish_to(topic, except, publication)),
+            None => Err(publication),
+        }
+    }
+
+    /// The topic of this name, if anybody has subscribed to it here.
+    pub fn find(&self, name: &str) -> Option<TopicId> {
+        self.names.get(name).map(|&topic| TopicId(topic))
+    }
+
+    /// The classes that have subscribers of a topic: a bit for each, that of class 0 the lowest.
+    #[inline]
+    pub fn classes(&self, topic: TopicId) -> u32 {
+        match &self.topics[topic.0 as usize].classes {
+            None => 1,
+            Some(counts) => counts.iter().rev().fold(0, |mask, &count| mask << 1 | u32::from(count > 0)),
+        }
+    }
+
+    /// As [`Topics::publish`], to a topic that was found already.
+    ///
+    /// # Panics
+    /// If the topic is gone.
+    pub fn publish_to(&mut self, topic: TopicId, except: u32, publication: P) -> u32 {
+        let topic = topic.0;
         let record = &mut self.topics[topic as usize];
         if record.pending.is_empty() {
             record.pending = self.spares.pop().unwrap_or_default();
@@ -177,7 +252,7 @@ impl<P> Topics<P> {
         let record = &mut self.topics[topic as usize];
         record.pending.push(Pending { sequence: self.published, except, publication });
         self.published += 1;
-        Ok(record.subs.len() as u32)
+        record.subs.len() as u32
     }
 
     /// Whether anybody has subscribed to `name` here.
@@ -215,7 +290,7 @@ impl<P> Topics<P> {
     }
 
     fn create(&mut self, name: &str) -> Result<u32, SubscribeError> {
-        if self.topics.len() >= self.limits.max_topics as usize {
+        if self.topics.len() >= self.limits.max_topics.min(Place::TOPICS) as usize {
             return Err(SubscribeError::TooManyTopics);
         }
         let name: Arc<str> = name.into();
@@ -226,6 +301,7 @@ impl<P> Topics<P> {
             base: 0,
             cursor: 0,
             pass: Pass::default(),
+            classes: None,
             queue_prev: NIL,
             queue_next: NIL,
         }) as u32;
@@ -233,10 +309,25 @@ impl<P> Topics<P> {
         Ok(topic)
     }
 
+    /// Changes the class of a subscription, if it is of another one.
+    fn reclass(&mut self, conn: u32, at: u32, class: u8, owner: &mut impl Subscribers<P>) -> Subscribed {
+        let place = self.nodes[at].place;
+        if place.class() != class {
+            self.catch_up(conn, owner);
+            let record = &mut self.topics[place.topic() as usize];
+            record.count_in(class);
+            record.count_out(place.class());
+            self.nodes[at].place = Place::new(place.topic(), class);
+        }
+        Subscribed::Already
+    }
+
     /// Takes a subscription, which its connection's list no longer holds, out of its topic. True if the topic went with
     /// it.
     fn detach(&mut self, at: u32, owner: &mut impl Subscribers<P>) -> bool {
-        let Node { topic, pos, .. } = self.nodes.remove(at);
+        let Node { place, pos, .. } = self.nodes.remove(at);
+        let topic = place.topic();
+        self.topics[topic as usize].count_out(place.class());
         let record = &self.topics[topic as usize];
         let last = record.subs.len() as u32 - 1;
         // The last subscriber takes the free place. If the running pass has passed that place, but has not come to the
@@ -271,6 +362,26 @@ impl<P> Topics<P> {
             owner.retire(joined);
         }
         owner.topic_gone(&record.name);
+    }
+}
+
+impl<P> Topic<P> {
+    /// To be called before the subscriber is in the list.
+    fn count_in(&mut self, class: u8) {
+        if class > 0 && self.classes.is_none() {
+            let mut counts = Box::new([0; CLASSES]);
+            counts[0] = self.subs.len() as u32;
+            self.classes = Some(counts);
+        }
+        if let Some(counts) = &mut self.classes {
+            counts[usize::from(class)] += 1;
+        }
+    }
+
+    fn count_out(&mut self, class: u8) {
+        if let Some(counts) = &mut self.classes {
+            counts[usize::from(class)] -= 1;
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 use wingbeat::{
-    Acceptance, ClientResponse, CloseCode, CloseReason, Conn, ConnId, ConnectError, Handler, Message, MessageKind,
-    Published, Request, Response, Scope, SendStatus, Upgrade,
+    Acceptance, Answer, ClientResponse, CloseCode, CloseReason, Conn, ConnId, ConnectError, Encoder, Encoding, Handler,
+    Keepalive, ListenerId, Message, MessageKind, Profile, Published, Request, Response, Scope, SendStatus, Upgrade,
 };
 
 /// What the handler was told, in order.
@@ -18,6 +18,12 @@ pub enum Event {
     Message(u32, String),
     Writable(u32),
     Pong(u32, String),
+    /// Key, topic, text.
+    Delivery(u32, String, String),
+    /// Topic, text.
+    Heard(ListenerId, String, String),
+    /// Worker, text.
+    WorkerMail(u16, String),
     Close(u32, CloseReason),
     Connected(u64),
     ConnectFailed(u64, ConnectError),
@@ -92,6 +98,8 @@ pub struct Record {
     /// What a connection that was accepted late needs.
     deferred: HashMap<(u16, u32, u32), (u32, String)>,
     pub silent: bool,
+    /// Encodings made: class and text.
+    pub encoded: Vec<(u8, String)>,
     /// Panics that scripts asked for: any other is a broken rule, found in a callback.
     pub panics: u64,
     /// What connections of the client role do first, by key.
@@ -209,8 +217,12 @@ impl Script {
                 let (topic, text) = rest.split_once(' ').expect("tellothers TOPIC TEXT");
                 self.publish(conn, topic, text, true);
             }
-            "sub" => self.subscribe(conn, rest),
+            "sub" => self.subscribe(conn, rest, 0),
             "unsub" => self.unsubscribe(conn, rest),
+            "subas" => {
+                let (class, topic) = rest.split_once(' ').expect("subas CLASS TOPIC");
+                self.subscribe(conn, topic, number(Some(class)));
+            }
             "close" => {
                 let code = CloseCode::new(number(words.next())).expect("a code");
                 self.record.borrow_mut().alive(id).closing = true;
@@ -278,8 +290,8 @@ impl Script {
         record.publication(Some(worker), topic, except, text, published.refused > 0);
     }
 
-    fn subscribe(&mut self, conn: &mut Conn<'_>, topic: &str) {
-        let outcome = conn.subscribe(topic);
+    fn subscribe(&mut self, conn: &mut Conn<'_>, topic: &str, class: u8) {
+        let outcome = if class == 0 { conn.subscribe(topic) } else { conn.subscribe_as(topic, class) };
         let mut record = self.record.borrow_mut();
         let step = record.step;
         if let Err(error) = outcome {
@@ -344,6 +356,16 @@ impl Handler for Script {
                 let with = Acceptance::new().protocol("chat").header("X-Served-By", "sim");
                 Upgrade::AcceptWith(self.accept(id, key), with)
             }
+            "/profile" => {
+                // Message bytes, milliseconds until it is idle, close code (0: with pings).
+                let numbers = text("x-profile").expect("a profile");
+                let mut numbers = numbers.split(' ');
+                let message_bytes = number(numbers.next());
+                let idle_timeout = Duration::from_millis(number(numbers.next()));
+                let keepalive = CloseCode::new(number(numbers.next())).map_or(Keepalive::Ping, Keepalive::Silent);
+                let profile = Profile { message_bytes, idle_timeout, keepalive };
+                Upgrade::AcceptWith(self.accept(id, key), Acceptance::new().profile(profile))
+            }
             "/unoffered" => Upgrade::AcceptWith(Me(id), Acceptance::new().protocol("other")),
             "/split" => Upgrade::AcceptWith(Me(id), Acceptance::new().header("X-A", "a\r\nX-B: b")),
             _ => Upgrade::Accept(self.accept(id, key)),
@@ -359,15 +381,16 @@ impl Handler for Script {
         }
     }
 
-    fn request(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Response {
-        match request.path() {
+    fn request(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Answer {
+        let response = match request.path() {
             "/healthz" => Response::text(200, "ok\n"),
             "/typed" => Response::with_type(200, "text/csv", vec![b'1', b',', b'2']),
             "/owned" => Response::text(200, format!("{}", request.path().len())),
             "/split" => Response::text(200, "ok\n").header("X-A", "a\r\nX-B: b"),
             "/panic" => self.panic(),
             _ => Response::not_found(),
-        }
+        };
+        response.into()
     }
 
     fn open(&mut self, conn: &mut Conn<'_>, me: &mut Me) {
@@ -397,6 +420,45 @@ impl Handler for Script {
     fn mail(&mut self, conn: &mut Conn<'_>, me: &mut Me, mail: String) {
         assert!(!self.record.borrow_mut().alive(me.0).closing);
         self.run(conn, &mail);
+    }
+
+    fn encoder(&self) -> Option<Box<dyn Encoder>> {
+        Some(Box::new(Codes { record: Rc::clone(&self.record) }))
+    }
+
+    fn delivery(&mut self, conn: &mut Conn<'_>, me: &mut Me, topic: &str, message: Message<'_>) {
+        assert_eq!(conn.id(), me.0);
+        let mut record = self.record.borrow_mut();
+        assert!(!record.alive(me.0).closing, "{}: a delivery after it was closed", me.0);
+        let (key, text) = (record.alive(me.0).key, String::from_utf8_lossy(message.payload).into_owned());
+        record.log(Event::Delivery(key, topic.to_owned(), text.clone()));
+        drop(record);
+        if let Some(script) = text.strip_prefix('!') {
+            self.run(conn, &script.replace(',', ";"));
+        }
+    }
+
+    fn worker_mail(&mut self, scope: &mut Scope<'_>, mail: String) {
+        self.record.borrow_mut().log(Event::WorkerMail(scope.worker(), mail.clone()));
+        match mail.split_once(' ') {
+            Some(("tell", rest)) => {
+                let (topic, text) = rest.split_once(' ').expect("tell TOPIC TEXT");
+                scope.publish(topic, Message::text(text));
+            }
+            _ if mail == "panic" => self.panic(),
+            _ => {}
+        }
+    }
+
+    fn heard(&mut self, scope: &mut Scope<'_>, listener: ListenerId, topic: &str, message: Message<'_>) {
+        let text = String::from_utf8_lossy(message.payload).into_owned();
+        self.record.borrow_mut().log(Event::Heard(listener, topic.to_owned(), text.clone()));
+        match text.as_str() {
+            "!stop" => scope.listener_close(listener),
+            "!panic" => self.panic(),
+            "!answer" => _ = scope.publish_from_listener(listener, topic, Message::text("heard")),
+            _ => {}
+        }
     }
 
     fn writable(&mut self, conn: &mut Conn<'_>, me: &mut Me) {
@@ -450,6 +512,31 @@ impl Handler for Script {
         let Some((id, script)) = self.record.borrow_mut().later.remove(&token) else { return };
         if let Some(mut conn) = scope.conn(id) {
             self.run(&mut conn, &script);
+        }
+    }
+}
+
+/// What classes get: 1 and 2 a message that names class and topic, as text and as bytes; 3 a callback; 4 both; 5
+/// nothing; 6 a panic for what begins with "bad", else as 1.
+struct Codes {
+    record: Shared,
+}
+
+impl Encoder for Codes {
+    fn encode(&mut self, class: u8, topic: &str, message: Message<'_>, out: &mut Vec<u8>) -> Encoding {
+        let text = String::from_utf8_lossy(message.payload);
+        self.record.borrow_mut().encoded.push((class, text.clone().into_owned()));
+        out.extend_from_slice(format!("{class}:{topic}:{text}").as_bytes());
+        match class {
+            2 => Encoding::frame(MessageKind::Binary),
+            3 => Encoding::DELIVER,
+            4 => Encoding { frame: Some(MessageKind::Text), deliver: true },
+            5 => Encoding::SKIP,
+            6 if text.starts_with("bad") => {
+                self.record.borrow_mut().panics += 1;
+                std::panic::panic_any("scripted")
+            }
+            _ => Encoding::frame(MessageKind::Text),
         }
     }
 }

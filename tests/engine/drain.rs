@@ -1,9 +1,10 @@
 //! Planned closing.
 #![forbid(unsafe_code)]
 
+use crate::common::script::Event;
 use crate::common::world::*;
 use std::time::Duration;
-use wingbeat::engine::Drain;
+use wingbeat::engine::{CloseCause, Drain};
 
 fn plan(batch: u32) -> Drain {
     Drain { batch, interval: Duration::from_millis(100), deadline: Duration::from_millis(1000), ..Drain::default() }
@@ -184,4 +185,22 @@ fn a_drain_keeps_a_worker_awake() {
     assert_eq!(world.workers[0].next_timeout(now), Some(Duration::ZERO));
     world.turn();
     assert_ne!(world.workers[0].next_timeout(now), Some(Duration::ZERO));
+}
+
+/// A handler that is told of a drained connection may still publish: those of later batches get it.
+#[test]
+fn a_handler_publishes_in_the_close_of_a_drained_connection() {
+    let mut world = World::one(config());
+    let mut raws = [world.open(4), world.open_with(1, "sub t0"), world.open_with(2, "subas 1 t0")];
+    world.handle.drain(plan(1));
+    world.settle();
+    assert_eq!(raws.each_mut().map(|raw| raw.read().close_code()), [Some(1012), None, None]);
+    let farewell = raws[1].read().texts()[0].to_owned();
+    assert!(farewell.starts_with("p0."), "{farewell}");
+    assert_eq!(raws[2].read().texts(), [format!("1:t0:{farewell}")]);
+    let told = world.events().into_iter().any(|event| match event {
+        Event::Close(4, reason) => reason.cause == CloseCause::Drain,
+        _ => false,
+    });
+    assert!(told);
 }

@@ -6,9 +6,13 @@ mod closing;
 #[path = "../common/mod.rs"]
 mod common;
 mod drain;
+mod encodings;
 mod flow;
+mod http;
 mod keepalive;
+mod listeners;
 mod opening;
 mod outgoing;
+mod profiles;
 mod topics;
 mod workers;

@@ -183,7 +183,9 @@ fn a_handler_rejects_with_its_own_response() {
 #[test]
 fn plain_requests_are_answered_by_the_handler() {
     let mut world = World::one(config());
-    let get = |method: &str, path: &str| format!("{method} {path} HTTP/1.1\r\nHost: sim\r\n\r\n").into_bytes();
+    let get = |method: &str, path: &str| {
+        format!("{method} {path} HTTP/1.1\r\nHost: sim\r\nConnection: close\r\n\r\n").into_bytes()
+    };
     let raw = answer(&mut world, &get("GET", "/healthz"));
     assert_eq!((raw.seen.status(), raw.seen.body().as_str()), (Some(200), "ok\n"));
     gone(&mut world, &raw);

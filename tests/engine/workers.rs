@@ -1,6 +1,7 @@
 //! Several workers, and the handle from outside.
 #![forbid(unsafe_code)]
 
+use crate::common::script::Event;
 use crate::common::world::*;
 use std::time::Duration;
 use wingbeat::buffer::FrameSlabConfig;
@@ -85,6 +86,29 @@ fn mail_is_refused_when_full_and_taken_later() {
     world.handle.send(id, Message::text("yes")).unwrap();
     world.settle();
     assert_eq!(raw.read().texts(), ["0", "1", "2", "yes"]);
+}
+
+#[test]
+fn mail_for_a_worker_finds_it_and_may_be_refused() {
+    let mut config = config();
+    config.limits.mail_messages = 2;
+    config.limits.mail_overflow_bytes = 0;
+    let mut world = World::new(5, config, 2);
+    let mut raw = world.open_with(1, "sub t");
+    world.take_events();
+    assert_eq!(world.handle.workers(), 2);
+    let mail = |worker, text: &str| world.handle.mail_worker(worker, text.into());
+    let outcomes = [mail(1, "tell t hello"), mail(1, "panic"), mail(1, "no"), mail(0, "x"), mail(2, "no")];
+    assert_eq!(outcomes, [Ok(()), Ok(()), Err(Full), Ok(()), Err(Full)]);
+    world.settle();
+    let mut events = world.take_events();
+    events.sort_by_key(|event| !matches!(event, Event::WorkerMail(0, _)));
+    let expected = [(0, "x"), (1, "tell t hello"), (1, "panic")];
+    assert_eq!(events, expected.map(|(worker, text)| Event::WorkerMail(worker, text.into())));
+    assert_eq!(raw.read().texts(), ["hello"]);
+    raw.peer.close();
+    world.settle();
+    world.assert_quiet();
 }
 
 #[test]

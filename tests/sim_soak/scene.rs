@@ -460,7 +460,7 @@ impl Scene {
         let record = self.world.record.borrow();
         let count = record.lives.len();
         let (&(worker, slot, generation), _) = record.lives.iter().nth(self.dice.below(count.max(1)))?;
-        Some(ConnId { worker, socket: wingbeat::driver::SocketId { slot, generation } })
+        Some(ConnId { worker, socket: wingbeat::driver::SocketId { slot, generation }, request: 0 })
     }
 
     fn send_outside(&mut self) {
@@ -555,6 +555,7 @@ impl Scene {
             own.map(|(&(worker, slot, generation), _)| ConnId {
                 worker,
                 socket: wingbeat::driver::SocketId { slot, generation },
+                request: 0,
             })
             .collect()
         };

@@ -14,7 +14,7 @@ use std::time::Duration;
 use wingbeat::driver::Address;
 use wingbeat::engine::{self, Config, Drain};
 use wingbeat::{
-    CloseCode, CloseReason, Conn, Handler, Message, Never, Request, Response, Running, Scope, Server, Upgrade,
+    Answer, CloseCode, CloseReason, Conn, Handler, Message, Never, Request, Response, Running, Scope, Server, Upgrade,
 };
 
 /// Runs `wingbeat serve` until a signal.
@@ -146,14 +146,15 @@ impl Handler for Service {
         }
     }
 
-    fn request(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Response {
-        match Route::of(request.path(), request.query()) {
+    fn request(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Answer {
+        let response = match Route::of(request.path(), request.query()) {
             Route::Unknown => Response::not_found(),
             _ if !matches!(request.method(), "GET" | "HEAD") => Response::new(405).header("Allow", "GET, HEAD"),
             Route::Health => healthy(),
             Route::BadTopic => bad_topic(),
             Route::Echo | Route::Topics(_) | Route::Publish(_) => Response::upgrade_required(),
-        }
+        };
+        response.into()
     }
 
     fn open(&mut self, conn: &mut Conn<'_>, role: &mut Role) {

@@ -94,6 +94,11 @@ pub fn write_response(
     Ok(())
 }
 
+/// Appends the 100 that tells a client to send its body (RFC 9110 §15.2.1).
+pub fn write_continue(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+}
+
 /// The phrase that goes with a status (RFC 9110 §15); empty for a status without one.
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {
@@ -123,6 +128,8 @@ pub fn reason_phrase(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
         422 => "Unprocessable Content",
         426 => "Upgrade Required",
         429 => "Too Many Requests",

@@ -92,12 +92,15 @@ pub(super) struct Known<'b> {
     pub(super) protocol: Single<'b>,
     pub(super) extensions: Single<'b>,
     pub(super) upgrade: Single<'b>,
+    pub(super) expect: Single<'b>,
     /// `Upgrade` lists `websocket`.
     pub(super) upgrade_websocket: bool,
     /// `Connection` lists `upgrade`.
     pub(super) connection_upgrade: bool,
     /// `Connection` lists `close`.
     pub(super) connection_close: bool,
+    /// `Connection` lists `keep-alive`.
+    pub(super) connection_keep_alive: bool,
 }
 
 impl<'b> Known<'b> {
@@ -114,6 +117,7 @@ impl<'b> Known<'b> {
         // The length picks the candidate: one comparison for each field, none for most.
         match name.len() {
             4 if is("host") => self.host.add(value),
+            6 if is("expect") => self.expect.add(value),
             7 if is("upgrade") => {
                 self.upgrade.add(value);
                 self.upgrade_websocket |= lists(value, "websocket");
@@ -121,6 +125,7 @@ impl<'b> Known<'b> {
             10 if is("connection") => {
                 self.connection_upgrade |= lists(value, "upgrade");
                 self.connection_close |= lists(value, "close");
+                self.connection_keep_alive |= lists(value, "keep-alive");
             }
             14 if is("content-length") => self.content_length.add(value),
             17 if is("transfer-encoding") => self.transfer_encoding.add(value),

@@ -85,7 +85,7 @@ pub enum HandshakeError {
     Malformed,
     /// The request target is none of the forms of RFC 9112 §3.2, or not ASCII, or has a fragment.
     Target,
-    /// HTTP, but not 1.1; RFC 6455 §4.1 asks for 1.1 at least.
+    /// Neither HTTP/1.1 nor HTTP/1.0; or 1.0 for a WebSocket, where RFC 6455 §4.1 asks for 1.1 at least.
     HttpVersion,
     /// The head has more bytes or fields than [`RequestLimits`] allow.
     TooLarge,
@@ -93,11 +93,9 @@ pub enum HandshakeError {
     Host,
     /// `Content-Length` is repeated, no decimal number, or accompanied by `Transfer-Encoding` (RFC 9112 §6.3).
     ContentLength,
-    /// `Transfer-Encoding` is repeated or empty (RFC 9112 §6.1).
+    /// `Transfer-Encoding` is repeated or empty, or comes with HTTP/1.0 (RFC 9112 §6.1).
     TransferEncoding,
-    /// The body has no announced length; chunked bodies are not read here (RFC 9110 §15.5.12).
-    LengthRequired,
-    /// A transfer coding this server does not know (RFC 9112 §6.1).
+    /// Another transfer coding than `chunked` alone (RFC 9112 §6.1).
     TransferCoding,
     /// A WebSocket handshake with another method than GET (RFC 6455 §4.1).
     Method,
@@ -144,7 +142,6 @@ impl HandshakeError {
     pub fn status(self) -> u16 {
         match self {
             Self::Method => 405,
-            Self::LengthRequired => 411,
             Self::WebSocketVersion | Self::UpgradeRequired => 426,
             Self::TooLarge => 431,
             Self::TransferCoding => 501,
@@ -169,7 +166,6 @@ impl HandshakeError {
             Self::Host => "exactly one valid Host header is required",
             Self::ContentLength => "invalid or conflicting Content-Length",
             Self::TransferEncoding => "invalid Transfer-Encoding",
-            Self::LengthRequired => "a body needs a Content-Length",
             Self::TransferCoding => "unknown transfer coding",
             Self::Method => "a WebSocket handshake must use GET",
             Self::Connection => "the Connection header must contain the token upgrade",
@@ -196,7 +192,6 @@ impl HandshakeError {
     pub fn fault(self) -> Fault {
         match self {
             Self::TooLarge
-            | Self::LengthRequired
             | Self::TransferCoding
             | Self::InvalidHeader
             | Self::ReservedHeader

@@ -29,7 +29,7 @@ use super::{HandshakeError, RequestLimits};
 use crate::proto::extensions::{Offer, Offers};
 
 pub use super::accept_key;
-pub use super::answer::{reason_phrase, write_accept, write_error, write_response};
+pub use super::answer::{reason_phrase, write_accept, write_continue, write_error, write_response};
 pub use super::headers::{Fields, Values};
 
 /// What [`parse`] found.
@@ -38,7 +38,7 @@ pub use super::headers::{Fields, Values};
 pub enum Parsed<'b> {
     /// The head is not complete yet: read more and call again with all of it.
     NeedMore,
-    /// A whole head that keeps the rules of HTTP/1.1.
+    /// A whole head that keeps the rules of HTTP/1.1, or of HTTP/1.0.
     Request(Request<'b>),
 }
 
@@ -46,8 +46,8 @@ pub enum Parsed<'b> {
 ///
 /// What is wrong is refused as early as it can be seen, also in an unfinished head. Deliberately stricter than HTTP
 /// asks where leniency is how requests are smuggled: a bare CR or LF, a folded field, blanks before the colon, a
-/// repeated `Content-Length` even with equal values. Any `Transfer-Encoding` is refused: 411 for `chunked`, 501 for
-/// codings that are unknown, 400 beside a `Content-Length` or `Upgrade: websocket`.
+/// repeated `Content-Length` even with equal values. Of `Transfer-Encoding` only `chunked` alone is taken: 501 for codings
+/// that are unknown, 400 beside a `Content-Length` or `Upgrade: websocket`, and in HTTP/1.0.
 ///
 /// Costs one walk of the head (at most [`RequestLimits::max_bytes`]); allocates nothing.
 ///
@@ -58,9 +58,6 @@ pub fn parse<'b>(bytes: &'b [u8], limits: &RequestLimits) -> Result<Parsed<'b>, 
     let mut fields = [const { MaybeUninit::uninit() }; RequestLimits::MOST_HEADERS];
     let mut head = httparse::Request::new(&mut []);
     let read = head.parse_with_uninit_headers(window, &mut fields[..limits.header_slots()]);
-    if head.version == Some(0) {
-        return Err(HandshakeError::HttpVersion);
-    }
     let head_len = match read {
         Ok(httparse::Status::Complete(head_len)) => head_len,
         Ok(httparse::Status::Partial) if headers::has_bare_line_feed(window) => return Err(HandshakeError::Malformed),
@@ -90,13 +87,16 @@ pub fn upgrade<'b>(request: &Request<'b>) -> Result<Option<UpgradeRequest<'b>>, 
     if !known.upgrade_websocket {
         return Ok(None);
     }
+    if request.is_http_1_0 {
+        return Err(HandshakeError::HttpVersion);
+    }
     if request.method != "GET" {
         return Err(HandshakeError::Method);
     }
     if !known.connection_upgrade {
         return Err(HandshakeError::Connection);
     }
-    if request.content_length > 0 {
+    if request.framing != Framing::Length(0) {
         return Err(HandshakeError::UpgradeWithBody);
     }
     if known.version.once().ok_or(HandshakeError::WebSocketVersionField)? != b"13" {
@@ -117,14 +117,35 @@ pub fn upgrade<'b>(request: &Request<'b>) -> Result<Option<UpgradeRequest<'b>>, 
     Ok(Some(upgrade))
 }
 
-/// The head of a request that keeps the rules of HTTP/1.1. Borrows the bytes it was parsed from.
+/// How the body of a request is delimited (RFC 9112 §6.3).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Framing {
+    /// So many bytes follow the head; 0 for a request without a body.
+    Length(u64),
+    /// In the chunked coding: [`proto::http::Chunked`](crate::proto::http::Chunked) reads it.
+    Chunked,
+}
+
+/// What a request expects of the server before it sends its body (RFC 9110 §10.1.1).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Expectation {
+    /// Nothing.
+    None,
+    /// `100-continue`: to be told with [`write_continue`] that the body is wanted.
+    Continue,
+    /// Something else, to be answered with 417.
+    Unknown,
+}
+
+/// The head of a request that keeps the rules of HTTP/1.1 or HTTP/1.0. Borrows the bytes it was parsed from.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'b> {
     method: &'b str,
     target: Target<'b>,
     fields: Fields<'b>,
     known: Known<'b>,
-    content_length: u64,
+    framing: Framing,
+    is_http_1_0: bool,
     head_len: usize,
 }
 
@@ -170,14 +191,27 @@ impl<'b> Request<'b> {
         self.head_len
     }
 
-    /// Bytes of the body that follows the head; 0 without `Content-Length`.
-    pub fn content_length(&self) -> u64 {
-        self.content_length
+    /// How the body that follows the head is delimited.
+    pub fn framing(&self) -> Framing {
+        self.framing
     }
 
-    /// Whether the connection may serve another request: `Connection` does not list `close`.
+    /// Whether the connection may serve another request: `Connection` does not list `close`, and in HTTP/1.0 lists
+    /// `keep-alive` (RFC 9112 §9.3).
     pub fn wants_keep_alive(&self) -> bool {
-        !self.known.connection_close
+        !self.known.connection_close && (!self.is_http_1_0 || self.known.connection_keep_alive)
+    }
+
+    /// What the client waits for before it sends the body; in HTTP/1.0 nothing (RFC 9110 §10.1.1).
+    pub fn expectation(&self) -> Expectation {
+        match self.known.expect.value {
+            Some(_) if self.is_http_1_0 => Expectation::None,
+            None => Expectation::None,
+            Some(value) if !self.known.expect.repeated && value.eq_ignore_ascii_case(b"100-continue") => {
+                Expectation::Continue
+            }
+            Some(_) => Expectation::Unknown,
+        }
     }
 
     fn judge(bytes: &'b [u8], head: &httparse::Request<'_, 'b>) -> Result<Self, HandshakeError> {
@@ -186,15 +220,17 @@ impl<'b> Request<'b> {
         };
         let target = target::split(method, written).ok_or(HandshakeError::Target)?;
         let known = Known::gather(head.headers);
-        if !known.host.once().is_some_and(target::is_host) {
+        let is_http_1_0 = head.version == Some(0);
+        let hostless = is_http_1_0 && known.host.value.is_none(); // RFC 9112 §3.2 asks for it of 1.1 alone
+        if !hostless && !known.host.once().is_some_and(target::is_host) {
             return Err(HandshakeError::Host);
         }
-        let content_length = body_length(&known)?;
+        let framing = framing(&known, is_http_1_0)?;
         // One blank between the words of the request line, or the parser had refused it.
         let empty_lines = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         let request_line = empty_lines + method.len() + written.len() + "  HTTP/1.1\r\n".len();
         let fields = Fields::new(&bytes[request_line..bytes.len() - "\r\n".len()]);
-        Ok(Self { method, target, fields, known, content_length, head_len: bytes.len() })
+        Ok(Self { method, target, fields, known, framing, is_http_1_0, head_len: bytes.len() })
     }
 }
 
@@ -257,21 +293,23 @@ fn checked_key(key: &[u8]) -> Option<&str> {
     decoded.then(|| std::str::from_utf8(key).ok()).flatten()
 }
 
-/// Bytes of the body, if its framing is beyond doubt (RFC 9112 §6.3).
-fn body_length(known: &Known<'_>) -> Result<u64, HandshakeError> {
+/// Where the body ends, if that is beyond doubt (RFC 9112 §6.3).
+fn framing(known: &Known<'_>, is_http_1_0: bool) -> Result<Framing, HandshakeError> {
     if let Some(coding) = known.transfer_encoding.value {
-        return Err(match () {
-            () if known.content_length.value.is_some() => HandshakeError::ContentLength,
-            () if known.transfer_encoding.repeated || coding.is_empty() => HandshakeError::TransferEncoding,
-            () if known.upgrade_websocket => HandshakeError::UpgradeWithBody,
-            () if coding.eq_ignore_ascii_case(b"chunked") => HandshakeError::LengthRequired,
-            () => HandshakeError::TransferCoding,
-        });
+        return match () {
+            () if known.content_length.value.is_some() => Err(HandshakeError::ContentLength),
+            () if is_http_1_0 || known.transfer_encoding.repeated || coding.is_empty() => {
+                Err(HandshakeError::TransferEncoding)
+            }
+            () if known.upgrade_websocket => Err(HandshakeError::UpgradeWithBody),
+            () if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+            () => Err(HandshakeError::TransferCoding),
+        };
     }
     if known.content_length.value.is_none() {
-        return Ok(0);
+        return Ok(Framing::Length(0));
     }
-    known.content_length.once().and_then(decimal).ok_or(HandshakeError::ContentLength)
+    known.content_length.once().and_then(decimal).map(Framing::Length).ok_or(HandshakeError::ContentLength)
 }
 
 /// `1*DIGIT`: no sign, no blanks, no list.
