@@ -15,7 +15,7 @@ let topics = 0;
 before(async () => {
   fixture = await Fixture.start();
 });
-after(() => fixture.kill());
+after(() => fixture?.kill());
 afterEach(() => {
   sockets.forEach((socket) => socket.disconnect());
   sockets = [];

@@ -10,7 +10,7 @@ const fresh = () => `room:p${++topics}`;
 before(async () => {
   fixture = await Fixture.start();
 });
-after(() => fixture.kill());
+after(() => fixture?.kill());
 
 async function json(path, options) {
   const answer = await request(fixture.port, path, options);

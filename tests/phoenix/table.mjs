@@ -14,7 +14,7 @@ before(async () => {
 });
 after(async () => {
   peers.forEach((peer) => peer.close());
-  await fixture.kill();
+  await fixture?.kill();
 });
 
 const WS = "/socket/websocket";
