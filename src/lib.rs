@@ -55,7 +55,11 @@ pub mod client;
 #[cfg(feature = "epoll")]
 pub mod driver;
 #[cfg(feature = "epoll")]
+pub mod endpoint;
+#[cfg(feature = "epoll")]
 pub mod engine;
+#[cfg(feature = "epoll")]
+pub mod http;
 pub mod proto;
 pub mod pubsub;
 #[cfg(feature = "epoll")]

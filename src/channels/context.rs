@@ -413,11 +413,11 @@ impl ChannelHandle {
 pub(super) const PRESENCE_DIFF: &str = "presence_diff";
 
 /// The event that closes the sockets of an id.
-pub(super) const DISCONNECT: &str = "disconnect";
+pub(crate) const DISCONNECT: &str = "disconnect";
 
 /// The event, on the topic of a socket's id, that is pushed to the channel of `topic` as `event`. A NUL cannot be told
 /// from the separator, so it is dropped from the topic.
-pub(super) fn direct_event(topic: &str, event: &str) -> String {
+pub(crate) fn direct_event(topic: &str, event: &str) -> String {
     format!("phx_direct\0{}\0{event}", topic.replace('\0', ""))
 }
 

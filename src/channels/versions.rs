@@ -3,7 +3,10 @@
 
 use super::{Serializer, V1, V2};
 use semver::{Version, VersionReq};
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
 /// The formats a mount speaks, in order: a client gets the first whose requirement its `vsn` satisfies.
 ///
@@ -57,6 +60,11 @@ impl Versions {
         &*self.0[usize::from(index)].1
     }
 
+    /// All of them, in the order of their indexes.
+    pub(super) fn serializers(&self) -> impl Iterator<Item = &Arc<dyn Serializer>> {
+        self.0.iter().map(|(_, serializer)| serializer)
+    }
+
     /// How many there are. Indexes are below it.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -70,7 +78,10 @@ impl Versions {
 
 impl Default for Versions {
     fn default() -> Self {
-        Versions::none().with("~> 1.0.0", V1).with("~> 2.0.0", V2)
+        // One value for all mounts, so that a broadcast is encoded once for the clients of all of them.
+        static DEFAULT: LazyLock<Versions> =
+            LazyLock::new(|| Versions::none().with("~> 1.0.0", V1).with("~> 2.0.0", V2));
+        DEFAULT.clone()
     }
 }
 

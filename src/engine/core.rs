@@ -11,6 +11,7 @@ use super::payload::PayloadWriter;
 use super::table::Table;
 use super::target::Target;
 use super::timer::{TimerId, Timers};
+use crate::driver::SocketId;
 use crate::proto::{CloseCode, MessageKind, Opcode, encoder};
 use crate::pubsub::{NIL, Subscribed, Topics};
 use std::{fmt, sync::Arc, time::Duration};
@@ -26,6 +27,8 @@ const ONLY_PLAIN: u32 = 1 << PLAIN;
 pub(crate) enum Alarm {
     /// The handler's.
     User(u64),
+    /// The handler's, of one connection.
+    Conn(SocketId, u64),
     /// An outgoing connection is to be tried again.
     Connect(Dial),
     /// The next batch of a drain.

@@ -59,6 +59,10 @@ impl<H: Handler> Engine<H> {
             Alarm::User(token) => {
                 self.ask(|handler, scope| handler.timer(scope, token));
             }
+            Alarm::Conn(id, token) if self.core.table.is_open(id) => {
+                self.call(id.slot, |handler, conn, state| handler.conn_timer(conn, state, token));
+            }
+            Alarm::Conn(..) => {}
             Alarm::Connect(dial) => self.core.dials.push(dial),
             Alarm::Drain => self.drain_batch(),
         }

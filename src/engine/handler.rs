@@ -183,6 +183,11 @@ pub trait Handler: 'static {
         let _ = (scope, token, error);
     }
 
+    /// A timer of [`Conn::set_timer`] is due.
+    fn conn_timer(&mut self, conn: &mut Conn<'_>, state: &mut Self::State, token: u64) {
+        let _ = (conn, state, token);
+    }
+
     /// A timer of [`Scope::set_timer`] is due.
     fn timer(&mut self, scope: &mut Scope<'_>, token: u64) {
         let _ = (scope, token);
@@ -379,6 +384,13 @@ impl Conn<'_> {
     /// ([`CloseCode::is_sendable`]). A reason beyond 123 bytes is cut at a character.
     pub fn close(&mut self, code: CloseCode, reason: &str) {
         self.core.close(self.slot, code, reason, CloseCause::Local);
+    }
+
+    /// Calls [`Handler::conn_timer`] with `token` after `delay` (1 ms resolution), if the connection is still open then.
+    /// What is returned cancels it ([`Scope::cancel_timer`]), and may be dropped. Cost: O(log timers).
+    pub fn set_timer(&mut self, delay: Duration, token: u64) -> TimerId {
+        let id = self.core.table.id(self.slot);
+        self.core.alarm(delay, Alarm::Conn(id, token))
     }
 
     /// Bytes that wait for this connection or are in flight.

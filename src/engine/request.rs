@@ -132,6 +132,54 @@ impl Response {
         Response { status, headers: vec![("Content-Type".into(), content_type.into())], body: body.into() }
     }
 
+    /// 200 with a page.
+    pub fn html(body: impl Into<Bytes>) -> Self {
+        Response::with_type(200, "text/html; charset=utf-8", body)
+    }
+
+    /// 200 with a value as JSON; 500 if it cannot be written as such.
+    pub fn json(value: &(impl serde::Serialize + ?Sized)) -> Self {
+        match serde_json::to_vec(value) {
+            Ok(body) => Response::with_type(200, "application/json", body),
+            Err(error) => {
+                tracing::error!(%error, "a response cannot be written as JSON");
+                Response::new(500)
+            }
+        }
+    }
+
+    /// 302 to another place.
+    pub fn redirect(location: impl Into<Cow<'static, str>>) -> Self {
+        Response::new(302).header("Location", location)
+    }
+
+    /// 204.
+    pub fn no_content() -> Self {
+        Response { status: 204, headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// The same with another status.
+    pub fn with_status(self, status: u16) -> Self {
+        Response { status, ..self }
+    }
+
+    /// The status.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Whether there is a field of this name (in any case).
+    pub fn has_header(&self, name: &str) -> bool {
+        self.headers.iter().any(|(field, _)| field.eq_ignore_ascii_case(name))
+    }
+
+    /// As [`Response::header`], in place of the fields of this name that are there.
+    pub fn set_header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
+        let name = name.into();
+        self.headers.retain(|(field, _)| !field.eq_ignore_ascii_case(&name));
+        self.header(name, value)
+    }
+
     /// 404.
     pub fn not_found() -> Self {
         Response::new(404)
@@ -158,5 +206,26 @@ impl Response {
     pub(crate) fn asks_to_close(&self) -> bool {
         let lists = |value: &str| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("close"));
         self.headers.iter().any(|(name, value)| name.eq_ignore_ascii_case("connection") && lists(value))
+    }
+}
+
+/// 200 with plain text.
+impl From<&'static str> for Response {
+    fn from(text: &'static str) -> Self {
+        Response::text(200, text)
+    }
+}
+
+/// 200 with plain text.
+impl From<String> for Response {
+    fn from(text: String) -> Self {
+        Response::text(200, text)
+    }
+}
+
+/// Of either side: so that `?` works where a response is the error.
+impl<T: Into<Response>, E: Into<Response>> From<Result<T, E>> for Response {
+    fn from(result: Result<T, E>) -> Self {
+        result.map_or_else(Into::into, Into::into)
     }
 }

@@ -1,0 +1,324 @@
+//! The handler of an endpoint: what each worker does with connections, requests and mail.
+#![forbid(unsafe_code)]
+
+use super::Shared;
+use super::line::{Desk, Gone, Line, Whose};
+use super::longpoll::{self, Ask, Reply, Session, SessionId, What};
+use super::mail::{Mail, PostOffice, conn_address};
+use super::mount::{Admitted, LongPollOptions, Refusal, Transport, Vars};
+use super::timers::TimerTable;
+use crate::channels::{Reason, Scratch, Socket};
+use crate::engine::{
+    Acceptance, Answer, CloseCause, CloseReason, Conn, ConnId, Encoder, Handle, Handler, ListenerId, Message, Request,
+    Response, Scope, Upgrade,
+};
+use serde_json::json;
+use slab::Slab;
+use std::collections::HashMap;
+use std::time::SystemTime;
+use std::{fmt, sync::Arc};
+
+/// An [`Endpoint`](super::Endpoint) on one worker.
+pub struct EndpointHandler {
+    shared: Arc<Shared>,
+    handle: Handle<Mail>,
+    worker: u16,
+    desk: Desk,
+    sessions: Slab<Session>,
+    listeners: HashMap<ListenerId, SessionId>,
+    made: u32,
+}
+
+/// The socket of an open connection.
+#[derive(Debug)]
+pub struct Live {
+    socket: Socket,
+    mount: u16,
+    address: u128,
+}
+
+impl EndpointHandler {
+    pub(super) fn new(shared: Arc<Shared>, worker: usize, handle: &Handle<Mail>) -> Self {
+        let desk = Desk {
+            classes: Arc::clone(&shared.classes),
+            timers: TimerTable::new(),
+            scratch: Scratch::default(),
+            post: Arc::new(PostOffice(handle.clone())),
+        };
+        EndpointHandler {
+            shared,
+            handle: handle.clone(),
+            worker: worker as u16,
+            desk,
+            sessions: Slab::new(),
+            listeners: HashMap::new(),
+            made: 0,
+        }
+    }
+
+    // ---- long-polling ---------------------------------------------------------------------------------------
+
+    fn longpoll(&mut self, scope: &mut Scope<'_>, request: &Request<'_>, mount: u16, vars: Vars) -> Answer {
+        let options = Arc::clone(self.shared.longpoll_options(mount));
+        match request.method() {
+            "OPTIONS" => longpoll::preflight(request).into(),
+            "GET" | "HEAD" | "POST" if !self.shared.origin(mount).allows(request.header("origin"), request) => {
+                longpoll::answer(&json!({ "status": 403 })).into()
+            }
+            "GET" => match self.session_of(request, &options) {
+                Some((session, token)) => self.forward(session, request.id(), What::Poll(token)),
+                None => self.new_session(scope, request, mount, vars, options).into(),
+            },
+            "POST" => {
+                let Some((session, _)) = self.session_of(request, &options) else { return longpoll::gone().into() };
+                match longpoll::messages(request) {
+                    Some(messages) => self.forward(session, request.id(), What::Post(messages)),
+                    None => longpoll::answer(&json!({ "status": 408 })).into(),
+                }
+            }
+            _ => Response::text(400, "").into(),
+        }
+    }
+
+    /// The session that a request's token names, with the token; none if it is not one of ours, or too old.
+    fn session_of(&self, request: &Request<'_>, options: &LongPollOptions) -> Option<(SessionId, String)> {
+        let header = request.header("x-phoenix-longpoll-token").and_then(|token| std::str::from_utf8(token).ok());
+        let token = match header {
+            Some(token) => token.to_owned(),
+            None => crate::http::Params::parse(request.query()?).ok()?.text("token")?.to_owned(),
+        };
+        let signer = &self.shared.signer;
+        let (worker, number) = signer.verify_json(PURPOSE, &token, options.token_age, SystemTime::now()).ok()?;
+        Some((SessionId { worker, number }, token))
+    }
+
+    fn forward(&self, session: SessionId, request: ConnId, what: What) -> Answer {
+        match self.handle.mail_worker(session.worker, Mail::Ask(Box::new(Ask { session, request, what }))) {
+            Ok(()) => Answer::Later,
+            Err(_) => Response::new(503).into(),
+        }
+    }
+
+    /// Runs `connect`, and makes a session for whom it lets in: 410 tells the client that it begins anew.
+    fn new_session(
+        &mut self,
+        scope: &mut Scope<'_>,
+        request: &Request<'_>,
+        mount: u16,
+        vars: Vars,
+        options: Arc<LongPollOptions>,
+    ) -> Response {
+        let refused = || longpoll::answer(&json!({ "status": 403 }));
+        let shared = Arc::clone(&self.shared);
+        let admitted =
+            shared.mounts[usize::from(mount)].mount.admit(request, vars, shared.origin(mount), Transport::LongPoll);
+        let Ok(Admitted { serializer, assigns, id: name, .. }) = admitted else { return refused() };
+        let Ok(listener) = scope.listen() else { return Response::new(503) };
+        let socket =
+            Socket::new(Arc::clone(&shared.mounts[usize::from(mount)].mount.socket), serializer, assigns, name);
+        self.made = self.made.wrapping_add(1);
+        let slot = self.sessions.vacant_entry();
+        let id = SessionId { worker: self.worker, number: u64::from(self.made) << 32 | slot.key() as u64 };
+        let session = slot.insert(Session::new(id, socket, listener, options));
+        self.listeners.insert(listener, id);
+        session.begin(scope, &mut self.desk);
+        tracing::info!(transport = "longpoll", "a client connected");
+        let token = self.shared.signer.sign_json(PURPOSE, &(id.worker, id.number), SystemTime::now());
+        longpoll::empty(410, &token.expect("two numbers can be written"))
+    }
+
+    fn asked(&mut self, scope: &mut Scope<'_>, ask: Ask) {
+        let Ask { session: id, request, what } = ask;
+        let desk = &mut self.desk;
+        let replies = match (session_mut(&mut self.sessions, id), what) {
+            (Some(session), What::Poll(token)) => session.poll(scope, desk, request, token),
+            (Some(session), What::Post(messages)) => session.post(scope, desk, request, messages),
+            (None, _) => vec![(request, longpoll::gone())],
+        };
+        self.send(scope, replies);
+        self.bury(scope, id);
+    }
+
+    /// Runs something for a session, then gives a waiting poll what came of it.
+    fn with_session(
+        &mut self,
+        scope: &mut Scope<'_>,
+        id: SessionId,
+        run: impl FnOnce(&mut Session, &mut Scope<'_>, &mut Desk) -> Option<Reply>,
+    ) {
+        let Some(session) = session_mut(&mut self.sessions, id) else { return };
+        let first = run(session, scope, &mut self.desk);
+        let then = session.flush(scope, &mut self.desk);
+        self.send(scope, first.into_iter().chain(then));
+        self.bury(scope, id);
+    }
+
+    /// Takes a session away that is over.
+    fn bury(&mut self, scope: &mut Scope<'_>, id: SessionId) {
+        if !session_mut(&mut self.sessions, id).is_some_and(|session| session.state.closed) {
+            return;
+        }
+        let session = self.sessions.remove(index(id));
+        self.listeners.remove(&session.state.listener);
+        let reply = session.bury(scope, &mut self.desk);
+        self.send(scope, reply);
+    }
+
+    fn send(&self, scope: &mut Scope<'_>, replies: impl IntoIterator<Item = Reply>) {
+        for (request, response) in replies {
+            if request.worker == self.worker {
+                scope.respond(request, response);
+            } else if self.handle.respond(request, response).is_err() {
+                tracing::warn!("a long-poll answer is lost: the worker has no room for mail");
+            }
+        }
+    }
+}
+
+/// What tokens of sessions are signed for.
+const PURPOSE: &str = "wingbeat longpoll session";
+
+fn index(id: SessionId) -> usize {
+    (id.number & u64::from(u32::MAX)) as usize
+}
+
+fn session_mut(sessions: &mut Slab<Session>, id: SessionId) -> Option<&mut Session> {
+    sessions.get_mut(index(id)).filter(|session| session.state.id == id)
+}
+
+impl Handler for EndpointHandler {
+    type State = Live;
+    type Mail = Mail;
+
+    fn encoder(&self) -> Option<Box<dyn Encoder>> {
+        Some(Box::new((*self.shared.classes).clone()))
+    }
+
+    fn mounts(&self, request: &Request<'_>) -> bool {
+        self.shared.websocket(request.path()).is_some()
+    }
+
+    fn upgrade(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Upgrade<Live> {
+        let shared = Arc::clone(&self.shared);
+        let Some((mount, vars, options)) = shared.websocket(request.path()) else {
+            return Upgrade::Reject(Response::not_found());
+        };
+        let place = &shared.mounts[usize::from(mount)];
+        let admitted = match place.mount.admit(request, vars, shared.origin(mount), Transport::WebSocket) {
+            Ok(admitted) => admitted,
+            Err(Refusal::Status(status)) => return Upgrade::Reject(Response::text(status, "")),
+            Err(Refusal::Response(response)) => return Upgrade::Reject(response),
+        };
+        let Admitted { serializer, assigns, id, protocol } = admitted;
+        tracing::info!(transport = "websocket", path = request.path(), id = id.as_deref(), "a client connects");
+        let socket = Socket::new(Arc::clone(&place.mount.socket), serializer, assigns, id);
+        let mut with =
+            Acceptance::new().profile(options.profile()).header("Cache-Control", "max-age=0, private, must-revalidate");
+        if let Some(protocol) = &protocol {
+            with = with.protocol(protocol);
+        }
+        Upgrade::AcceptWith(Live { socket, mount, address: conn_address(request.id()) }, with)
+    }
+
+    fn body_limit(&self, request: &Request<'_>) -> u32 {
+        match self.shared.longpoll(request.path()) {
+            Some((mount, _)) => self.shared.longpoll_options(mount).body_bytes,
+            None => request.body_limit(),
+        }
+    }
+
+    fn request(&mut self, scope: &mut Scope<'_>, request: &Request<'_>) -> Answer {
+        match self.shared.longpoll(request.path()) {
+            Some((mount, vars)) => self.longpoll(scope, request, mount, vars),
+            None => Arc::clone(&self.shared).router.answer(scope, request),
+        }
+    }
+
+    fn request_gone(&mut self, scope: &mut Scope<'_>, id: ConnId) {
+        for (_, session) in &mut self.sessions {
+            session.request_gone(scope, &mut self.desk, id);
+        }
+    }
+
+    fn open(&mut self, conn: &mut Conn<'_>, live: &mut Live) {
+        live.socket.open(&mut Line { conn, desk: &mut self.desk, mount: live.mount });
+    }
+
+    fn message(&mut self, conn: &mut Conn<'_>, live: &mut Live, message: Message<'_>) {
+        let mut line = Line { conn, desk: &mut self.desk, mount: live.mount };
+        live.socket.message(&mut line, message.kind, message.payload);
+        self.desk.scratch.shrink();
+    }
+
+    fn delivery(&mut self, conn: &mut Conn<'_>, live: &mut Live, topic: &str, message: Message<'_>) {
+        let mut line = Line { conn, desk: &mut self.desk, mount: live.mount };
+        live.socket.delivery(&mut line, topic, message.kind, message.payload);
+    }
+
+    fn mail(&mut self, conn: &mut Conn<'_>, live: &mut Live, mail: Mail) {
+        if let Mail::Letter(letter) = mail {
+            live.socket.letter(&mut Line { conn, desk: &mut self.desk, mount: live.mount }, letter);
+        }
+    }
+
+    fn conn_timer(&mut self, conn: &mut Conn<'_>, live: &mut Live, token: u64) {
+        if let Some(Whose::Channel(serial, token)) = self.desk.timers.fired(token) {
+            live.socket.timer(&mut Line { conn, desk: &mut self.desk, mount: live.mount }, serial, token);
+        }
+    }
+
+    fn close(&mut self, scope: &mut Scope<'_>, mut live: Live, reason: CloseReason) {
+        let why = match reason.cause {
+            CloseCause::Drain => Reason::Draining,
+            _ => Reason::Closed,
+        };
+        let mut gone = Gone { scope, desk: &mut self.desk, address: live.address };
+        live.socket.end(&mut gone, &why);
+    }
+
+    fn heard(&mut self, scope: &mut Scope<'_>, listener: ListenerId, topic: &str, message: Message<'_>) {
+        let Some(&id) = self.listeners.get(&listener) else { return };
+        self.with_session(scope, id, |session, scope, desk| {
+            session.act(scope, desk, |socket, outlet| socket.delivery(outlet, topic, message.kind, message.payload));
+            None
+        });
+    }
+
+    fn worker_mail(&mut self, scope: &mut Scope<'_>, mail: Mail) {
+        match mail {
+            Mail::Ask(ask) => self.asked(scope, *ask),
+            Mail::Session(id, letter) => self.with_session(scope, id, |session, scope, desk| {
+                session.act(scope, desk, |socket, outlet| socket.letter(outlet, letter));
+                None
+            }),
+            Mail::Drain => {
+                let ids: Vec<_> = self.sessions.iter().map(|(_, session)| session.state.id).collect();
+                for id in ids {
+                    self.with_session(scope, id, |session, scope, desk| {
+                        session.act(scope, desk, |socket, outlet| socket.end(outlet, &Reason::Draining));
+                        session.state.closed = true;
+                        None
+                    });
+                }
+            }
+            Mail::Letter(_) => {}
+        }
+    }
+
+    fn timer(&mut self, scope: &mut Scope<'_>, token: u64) {
+        match self.desk.timers.fired(token) {
+            Some(Whose::Clock(id)) => self.with_session(scope, id, Session::clock),
+            Some(Whose::Session(id, serial, token)) => self.with_session(scope, id, |session, scope, desk| {
+                session.act(scope, desk, |socket, outlet| socket.timer(outlet, serial, token));
+                None
+            }),
+            Some(Whose::Channel(..)) | None => {}
+        }
+    }
+}
+
+impl fmt::Debug for EndpointHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointHandler").field("worker", &self.worker).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,358 @@
+//! [`Endpoint`]: pages, an API and channels in one program.
+//!
+//! ```no_run
+//! use wingbeat::channels::{Channel, Ctx, Join, JoinCtx, Outcome, Payload, UserSocket};
+//! use wingbeat::endpoint::Endpoint;
+//!
+//! struct Room;
+//! impl Channel for Room {
+//!     fn join(&mut self, _: &mut JoinCtx<'_>, _topic: &str, _: Payload<'_>) -> Join { Join::Ok }
+//!     fn handle_in(&mut self, ctx: &mut Ctx<'_>, event: &str, payload: Payload<'_>) -> Outcome {
+//!         ctx.broadcast(event, payload);
+//!         Outcome::NoReply
+//!     }
+//! }
+//!
+//! Endpoint::new()
+//!     .socket("/socket", UserSocket::new().channel("room:*", || Room))
+//!     .serve("127.0.0.1:4000")?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod classes;
+mod handler;
+mod line;
+mod longpoll;
+mod mail;
+mod mount;
+mod path;
+mod timers;
+
+pub use handler::{EndpointHandler, Live};
+pub use longpoll::SessionId;
+pub use mail::Mail;
+pub use mount::{Connect, ConnectInfo, LongPollOptions, Mount, Transport, WebSocketOptions};
+
+use crate::channels::token::{Signer, WeakSecret};
+use crate::channels::{Broadcast, OwnedPayload, PayloadError, ToPayload};
+use crate::engine::{Config, Drain, Handle, Message, Published, Scope, Snapshot};
+use crate::http::{Context, OriginPolicy, Router};
+use crate::server::{Running, Server, ToAddress};
+use classes::Classes;
+use mount::Vars;
+use path::Pattern;
+use std::{error, fmt, io, sync::Arc};
+
+/// What a program serves: sockets at paths, and everything else by a [`Router`].
+#[derive(Debug)]
+pub struct Endpoint {
+    mounts: Vec<Place>,
+    router: Router,
+    origin: OriginPolicy,
+    signer: Option<Signer>,
+    config: Config,
+    workers: Option<usize>,
+}
+
+/// A mount and where it is.
+#[derive(Debug)]
+struct Place {
+    mount: Mount,
+    websocket: Option<Pattern>,
+    longpoll: Option<(Pattern, Arc<LongPollOptions>)>,
+}
+
+/// What all workers share.
+#[derive(Debug)]
+struct Shared {
+    mounts: Vec<Place>,
+    router: Router,
+    origin: OriginPolicy,
+    signer: Signer,
+    classes: Arc<Classes>,
+}
+
+/// An endpoint's handle for other threads: broadcasts, disconnects, drains. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct EndpointHandle {
+    handle: Handle<Mail>,
+}
+
+/// An endpoint that runs on threads of its own.
+#[derive(Debug)]
+pub struct Serving {
+    running: Running<Mail>,
+    handle: EndpointHandle,
+}
+
+/// Why a broadcast from outside was not made, or not everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BroadcastError {
+    /// It cannot be sent.
+    Payload(PayloadError),
+    /// So many workers had no room for it: their clients miss it.
+    Refused(u32),
+}
+
+impl Endpoint {
+    /// No sockets, no pages. Browsers may connect from pages of any host that they were served under
+    /// ([`OriginPolicy`] of the connection itself); see [`Endpoint::host`].
+    pub fn new() -> Endpoint {
+        Endpoint {
+            mounts: Vec::new(),
+            router: Router::new(),
+            origin: OriginPolicy::Conn,
+            signer: None,
+            config: Config::default(),
+            workers: None,
+        }
+    }
+
+    /// The host name under which the endpoint is known: browsers may connect from its pages alone, whatever scheme and
+    /// port.
+    pub fn host(mut self, name: &str) -> Endpoint {
+        self.origin = OriginPolicy::Host(name.to_owned());
+        self
+    }
+
+    /// The origins from which browsers may connect, where a mount says nothing else.
+    pub fn check_origin(mut self, policy: OriginPolicy) -> Endpoint {
+        self.origin = policy;
+        self
+    }
+
+    /// The secret that tokens are signed with, at least 32 bytes. Default: a random one for this process, with which
+    /// long-poll sessions end with the process.
+    ///
+    /// # Errors
+    /// It is too short.
+    pub fn secret(mut self, secret: &[u8]) -> Result<Endpoint, WeakSecret> {
+        self.signer = Some(Signer::new(secret)?);
+        Ok(self)
+    }
+
+    /// Mounts a socket: WebSockets at `path` + `/websocket`, long-polling if the [`Mount`] says so. The path may have
+    /// variables (`/tenants/:tenant/socket`), which become parameters.
+    pub fn socket(mut self, path: &str, mount: impl Into<Mount>) -> Endpoint {
+        let mount = mount.into();
+        let websocket = mount.websocket.as_ref().map(|options| Pattern::new(path, &options.path));
+        let longpoll = mount.longpoll.clone();
+        let longpoll = longpoll.map(|options| (Pattern::new(path, &options.path), Arc::new(options)));
+        self.mounts.push(Place { mount, websocket, longpoll });
+        self
+    }
+
+    /// Everything else: pages, an API, files.
+    pub fn router(mut self, router: Router) -> Endpoint {
+        self.router = router;
+        self
+    }
+
+    /// Limits, budgets, sizes.
+    pub fn config(mut self, config: Config) -> Endpoint {
+        self.config = config;
+        self
+    }
+
+    /// Threads; see [`Server::workers`].
+    pub fn workers(mut self, workers: usize) -> Endpoint {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// Serves until a drain is over. Blocks.
+    ///
+    /// # Errors
+    /// As [`Server::serve`].
+    pub fn serve(self, address: impl ToAddress) -> io::Result<()> {
+        self.spawn(address)?.join()
+    }
+
+    /// Serves on threads of its own, and returns as soon as they listen.
+    ///
+    /// # Errors
+    /// As [`Server::spawn`].
+    pub fn spawn(self, address: impl ToAddress) -> io::Result<Serving> {
+        let server = Server::bind(address)?;
+        self.spawn_on(server)
+    }
+
+    /// As [`Endpoint::spawn`], on a server that was set up otherwise (more addresses, a driver).
+    ///
+    /// # Errors
+    /// As [`Server::spawn`].
+    pub fn spawn_on(self, server: Server) -> io::Result<Serving> {
+        let mut server = server.config(self.config);
+        if let Some(workers) = self.workers {
+            server = server.workers(workers);
+        }
+        let shared = Arc::new(self.share()?);
+        let running =
+            server.spawn_with(move |worker, handle| EndpointHandler::new(Arc::clone(&shared), worker, handle))?;
+        let handle = EndpointHandle { handle: running.handle().clone() };
+        Ok(Serving { running, handle })
+    }
+
+    fn share(self) -> io::Result<Shared> {
+        let mut classes = Classes::default();
+        for (place, index) in self.mounts.iter().zip(0..) {
+            classes.add(index, &place.mount.socket);
+        }
+        let signer = match self.signer {
+            Some(signer) => signer,
+            None => {
+                let mut secret = [0; 32];
+                getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
+                Signer::new(&secret).expect("32 bytes are enough")
+            }
+        };
+        let Endpoint { mounts, router, origin, .. } = self;
+        Ok(Shared { mounts, router, origin, signer, classes: Arc::new(classes) })
+    }
+}
+
+impl Default for Endpoint {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shared {
+    fn websocket(&self, path: &str) -> Option<(u16, Vars, &WebSocketOptions)> {
+        (0..).zip(&self.mounts).find_map(|(index, place)| {
+            let vars = place.websocket.as_ref()?.matches(path)?;
+            Some((index, vars, place.mount.websocket.as_ref()?))
+        })
+    }
+
+    fn longpoll(&self, path: &str) -> Option<(u16, Vars)> {
+        (0..).zip(&self.mounts).find_map(|(index, place)| Some((index, place.longpoll.as_ref()?.0.matches(path)?)))
+    }
+
+    fn longpoll_options(&self, mount: u16) -> &Arc<LongPollOptions> {
+        let (_, options) = self.mounts[usize::from(mount)].longpoll.as_ref().expect("its path was matched");
+        options
+    }
+
+    fn origin(&self, mount: u16) -> &OriginPolicy {
+        self.mounts[usize::from(mount)].mount.origin.as_ref().unwrap_or(&self.origin)
+    }
+}
+
+impl EndpointHandle {
+    /// Sends an event to all who have joined a topic.
+    ///
+    /// # Errors
+    /// [`BroadcastError`].
+    pub fn broadcast(&self, topic: &str, event: &str, payload: impl ToPayload) -> Result<(), BroadcastError> {
+        publish(event, payload, |message| self.handle.publish(topic, message))
+    }
+
+    /// Sends an event to one user: every socket of this id that has joined this topic.
+    ///
+    /// # Errors
+    /// [`BroadcastError`].
+    pub fn push_to(&self, id: &str, topic: &str, event: &str, payload: impl ToPayload) -> Result<(), BroadcastError> {
+        self.broadcast(id, &crate::channels::direct_event(topic, event), payload)
+    }
+
+    /// Closes every connection of the sockets of this id, with 1001.
+    ///
+    /// # Errors
+    /// [`BroadcastError::Refused`].
+    pub fn disconnect(&self, id: &str) -> Result<(), BroadcastError> {
+        self.broadcast(id, crate::channels::DISCONNECT, crate::channels::Payload::EMPTY)
+    }
+
+    /// Ends the endpoint: long-poll sessions at once, WebSockets in batches with 1012, then the workers.
+    pub fn drain(&self, plan: Drain) {
+        for worker in 0..self.handle.workers() {
+            let _ = self.handle.mail_worker(worker, Mail::Drain);
+        }
+        self.handle.drain(plan);
+    }
+
+    /// Counters of all workers.
+    pub fn metrics(&self) -> Snapshot {
+        self.handle.metrics()
+    }
+
+    /// The engine's own handle.
+    pub fn engine(&self) -> &Handle<Mail> {
+        &self.handle
+    }
+}
+
+impl Serving {
+    /// What runs: addresses.
+    pub fn running(&self) -> &Running<Mail> {
+        &self.running
+    }
+
+    /// For other threads.
+    pub fn handle(&self) -> &EndpointHandle {
+        &self.handle
+    }
+
+    /// Waits for the end, which follows a drain.
+    ///
+    /// # Errors
+    /// As [`Running::join`].
+    pub fn join(self) -> io::Result<()> {
+        self.running.join()
+    }
+}
+
+/// Sends an event to all who have joined a topic, from a handler of plain requests or of the engine.
+///
+/// # Errors
+/// [`BroadcastError`].
+pub fn broadcast(
+    scope: &mut Scope<'_>,
+    topic: &str,
+    event: &str,
+    payload: impl ToPayload,
+) -> Result<(), BroadcastError> {
+    publish(event, payload, |message| scope.publish(topic, message))
+}
+
+impl Context<'_> {
+    /// Sends an event to all who have joined a topic.
+    ///
+    /// # Errors
+    /// [`BroadcastError`].
+    pub fn broadcast(&mut self, topic: &str, event: &str, payload: impl ToPayload) -> Result<(), BroadcastError> {
+        broadcast(self.scope(), topic, event, payload)
+    }
+}
+
+fn publish(
+    event: &str,
+    payload: impl ToPayload,
+    publish: impl FnOnce(Message<'_>) -> Published,
+) -> Result<(), BroadcastError> {
+    let payload = OwnedPayload::new(payload).map_err(BroadcastError::Payload)?;
+    let payload = payload.as_payload();
+    if !payload.is_pushable() {
+        return Err(BroadcastError::Payload(PayloadError::NotAnObject));
+    }
+    let mut bytes = Vec::new();
+    let kind = Broadcast { event, payload }.write(&mut bytes);
+    match publish(Message { kind, payload: &bytes }).refused {
+        0 => Ok(()),
+        refused => Err(BroadcastError::Refused(refused)),
+    }
+}
+
+impl fmt::Display for BroadcastError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BroadcastError::Payload(error) => error.fmt(f),
+            BroadcastError::Refused(workers) => write!(f, "{workers} workers had no room for the broadcast"),
+        }
+    }
+}
+
+impl error::Error for BroadcastError {}
