@@ -77,12 +77,6 @@ describe("§7 sessions", () => {
     assert.equal((await json("/socket/longpoll?vsn=2.0.0&token=nonsense", { method: "POST", body: "[]" })).status, 410);
   });
 
-  test("the token of another mount is none here", async () => {
-    const session = await Session.open("/quick");
-    const path = `/socket/longpoll?vsn=2.0.0&token=${encodeURIComponent(session.token)}`;
-    assert.equal((await json(path, { method: "POST", body: "[]" })).status, 410);
-  });
-
   test("the token in the header wins over the query", async () => {
     const session = await Session.open();
     await session.post([null, "1", "phoenix", "heartbeat", {}]);
@@ -95,12 +89,11 @@ describe("§7 sessions", () => {
   test("a session that nobody polls ends after 1.5 windows", async () => {
     const session = await Session.open("/quick");
     let status;
-    do {
+    while (status !== 410) {
+      // Longer than it may live without a poll, so that a poll does not keep it alive.
       await new Promise((resolve) => setTimeout(resolve, 1_000));
       ({ status } = await session.poll());
-      // A poll keeps it alive, so that a second look has to come later than the first.
-    } while (status !== 410);
-    assert.equal(status, 410);
+    }
   });
 
   test("disconnect by id ends it", async () => {
@@ -108,9 +101,7 @@ describe("§7 sessions", () => {
     await session.post(["1", "1", "room:lp", "phx_join", {}]);
     await session.expect(reply("1", "1", "room:lp", "ok"));
     await session.post(["1", "2", "room:lp", "disconnect_me", {}]);
-    let answer;
-    do answer = await session.poll(); while (answer.status !== 410);
-    assert.equal(answer.status, 410);
+    while ((await session.poll()).status !== 410);
   });
 });
 
