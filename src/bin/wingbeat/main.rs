@@ -10,6 +10,7 @@ mod interrupt;
 mod load;
 mod routes;
 mod serve;
+mod service;
 mod units;
 
 use args::{Cli, Command, NoCommand};

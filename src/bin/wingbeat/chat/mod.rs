@@ -14,6 +14,9 @@
 //! | `typing {}` | the others: `typing {from, name}` | |
 //! | `name {name}` | all: a presence update | `name` |
 //!
+//! Beside the rooms there are the topics `room:*` for `wingbeat load channels`: `echo` comes back as a reply, `shout` goes
+//! to all who have joined.
+//!
 //! `at` is in milliseconds since 1970. Each is answered, so that the page knows what has arrived. Nothing is stored.
 #![forbid(unsafe_code)]
 
@@ -24,13 +27,13 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::ops::RangeInclusive;
 use std::time::{SystemTime, UNIX_EPOCH};
-use wingbeat::channels::{Channel, Ctx, Join, JoinCtx, Outcome, Payload, Presence};
-
-/// The topics that are rooms.
-pub(crate) const TOPICS: &str = "chat:*";
+use wingbeat::Response;
+use wingbeat::channels::{Channel, Ctx, Join, JoinCtx, Outcome, Payload, Presence, UserSocket};
+use wingbeat::endpoint::{Connect, ConnectInfo, Endpoint, LongPollOptions, Mount, WebSocketOptions};
+use wingbeat::http::Router;
 
 /// The page: style, markup and script in one, so that it needs nothing else.
-pub(crate) const PAGE: &str = concat!(
+const PAGE: &str = concat!(
     "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n",
     "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1, viewport-fit=cover, ",
     "interactive-widget=resizes-content\">\n",
@@ -46,15 +49,67 @@ pub(crate) const PAGE: &str = concat!(
 );
 
 /// What the page may do: run what is written in it, and talk to where it came from.
-pub(crate) const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
      img-src data:; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
+/// Shorter tokens could be guessed.
+const TOKEN_BYTES_MIN: usize = 16;
 const ROOM_CHARS: RangeInclusive<usize> = 1..=40;
 const NAME_CHARS: RangeInclusive<usize> = 1..=32;
 const TEXT_CHARS: RangeInclusive<usize> = 1..=2000;
 
+/// The page at `/`, and the socket at `/socket`, whose messages have `message_bytes` at most.
+pub(crate) fn endpoint(message_bytes: u32) -> Endpoint {
+    let mount = Mount::new(user_socket())
+        .connect(connect)
+        .websocket(WebSocketOptions { message_bytes, ..WebSocketOptions::default() })
+        .longpoll(LongPollOptions::default());
+    Endpoint::new().socket("/socket", mount).router(Router::new().get("/", |_| page()))
+}
+
+fn user_socket() -> UserSocket {
+    let present = Presence::new();
+    UserSocket::new().channel("chat:*", move || Chat::new(present.clone())).channel("room:*", || Bench)
+}
+
+/// Without a token, or with a short one, a client can do everything but chat.
+fn connect(info: &ConnectInfo<'_>) -> Connect {
+    match info.param("token") {
+        Some(token) if token.len() >= TOKEN_BYTES_MIN => Connect::accept().id(user_id(token)),
+        _ => Connect::accept(),
+    }
+}
+
+fn page() -> Response {
+    Response::html(PAGE)
+        .header("Content-Security-Policy", PAGE_POLICY)
+        .header("Cache-Control", "no-cache")
+        .header("Referrer-Policy", "no-referrer")
+        .header("X-Content-Type-Options", "nosniff")
+}
+
+/// What `wingbeat load channels` measures.
+struct Bench;
+
+impl Channel for Bench {
+    fn join(&mut self, _: &mut JoinCtx<'_>, _: &str, _: Payload<'_>) -> Join {
+        Join::Ok
+    }
+
+    fn handle_in(&mut self, ctx: &mut Ctx<'_>, event: &str, payload: Payload<'_>) -> Outcome {
+        match event {
+            "echo" => Outcome::ok(payload),
+            "shout" => {
+                ctx.broadcast("shout", payload);
+                Outcome::NoReply
+            }
+            _ => Outcome::Unhandled,
+        }
+    }
+}
+
 /// One person in one room.
-pub(crate) struct Chat {
+struct Chat {
     present: Presence,
     me: Person,
 }
@@ -79,13 +134,13 @@ struct Private {
 }
 
 /// The id of whoever has this token, which is also the id of their sockets: 96 bits of its SHA-256.
-pub(crate) fn user_id(token: &str) -> String {
+fn user_id(token: &str) -> String {
     format!("user:{}", BASE64.encode(&Sha256::digest(token)[..12]))
 }
 
 impl Chat {
     /// Rooms that share `present` know of each other's people.
-    pub(crate) fn new(present: Presence) -> Self {
+    fn new(present: Presence) -> Self {
         Chat { present, me: Person::default() }
     }
 
@@ -196,14 +251,13 @@ fn refused(reason: &str) -> Outcome {
 mod tests {
     use super::*;
     use serde_json::Value;
+    use wingbeat::channels::Assigns;
     use wingbeat::channels::testing::{Client, Kit};
-    use wingbeat::channels::{Assigns, UserSocket};
 
     const ROOM: &str = "chat:lobby";
 
     fn kit() -> Kit {
-        let present = Presence::new();
-        Kit::new(UserSocket::new().channel(TOPICS, move || Chat::new(present.clone())))
+        Kit::new(user_socket())
     }
 
     fn enter(kit: &Kit, token: &str, name: &str) -> Client {
@@ -327,6 +381,21 @@ mod tests {
             ann.join(&format!("chat:{}", "é".repeat(40)), json!({ "name": "Ann" })),
             Ok(json!({ "id": user_id("a") }))
         );
+    }
+
+    #[test]
+    fn topics_to_be_measured_echo_and_shout() {
+        let kit = kit();
+        let (ann, bob) = (kit.connect(), kit.connect());
+        for client in [&ann, &bob] {
+            assert_eq!(client.join("room:1", json!({})), Ok(json!({})));
+        }
+        let reference = ann.push("room:1", "echo", json!({ "n": 1 }));
+        ann.assert_reply(&reference, "ok", json!({ "n": 1 }));
+        ann.push("room:1", "shout", json!({ "n": 2 }));
+        for client in [&ann, &bob] {
+            client.assert_broadcast("room:1", "shout", json!({ "n": 2 }));
+        }
     }
 
     #[test]
