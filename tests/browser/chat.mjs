@@ -323,6 +323,7 @@ describe("on a phone", () => {
       await screenshot(page, `${name}-people`);
       await page.getByRole("button", { name: /Bartholomew.*write in private/ }).tap();
       await page.locator("#to").waitFor();
+      await page.locator("#people").waitFor({ state: "hidden" });
       assert.deepEqual(await layoutFaults(page), [], "writing in private");
       await page.getByRole("button", { name: "Write to everybody again" }).tap();
 
@@ -332,7 +333,7 @@ describe("on a phone", () => {
       await screenshot(page, `${name}-rooms`);
       await page.getByLabel("Join or create a room").press("Enter");
       await page.locator("h1", { hasText: "another" }).waitFor();
-      await until(page, () => !document.querySelector("#rooms").classList.contains("open"));
+      await page.locator("#rooms").waitFor({ state: "hidden" });
     });
   }
 });

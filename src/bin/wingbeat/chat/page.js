@@ -2,6 +2,7 @@
 const KEPT_MESSAGES = 200;
 const TYPING_SHOWN_MS = 5000;
 const TYPING_SENT_EVERY_MS = 2500;
+const GONE_AFTER_MS = 2000;
 const GROUPED_MS = 5 * 60_000;
 const PROBLEMS = {
   offline: "Not connected. Your message is still here: send it again in a moment.",
@@ -68,6 +69,7 @@ class Room {
   draft = "";
   people = new Map(); // id -> metas, each {name, phx_ref}
   before = new Set(); // who was here when the connection broke: their coming back is no news
+  leavers = new Map(); // id -> timer: a reload, or a restart of the server, is no news either
   typing = new Map(); // id -> {name, timer}
 
   constructor(name) {
@@ -76,7 +78,7 @@ class Room {
     this.channel = wire.channel(`chat:${name}`, () => ({ name: me.name }), {
       joined: ({ id }) => { visit.id = me.id = id; this.isJoined = true; if (this === current) problem(null); remember(); showAll(); },
       refused: (reason) => { this.isJoined = false; if (this === current) problem(reason); showAll(); },
-      lost: () => { this.before = new Set(this.people.keys()); this.isJoined = false; this.typing.clear(); },
+      lost: () => this.lose(),
       events: {
         msg: (message) => this.add({ kind: "msg", ...message }),
         private: (message) => this.add({ kind: "private", ...message }),
@@ -85,6 +87,13 @@ class Room {
         presence_diff: (diff) => this.change(diff),
       },
     });
+  }
+
+  lose() {
+    this.before = new Set([...this.people.keys(), ...this.leavers.keys()]);
+    for (const id of [...this.leavers.keys()]) this.returns(id);
+    this.typing.clear();
+    this.isJoined = false;
   }
 
   nameOf(id) {
@@ -109,7 +118,6 @@ class Room {
 
   change({ joins, leaves }) {
     const old = new Set(this.people.keys());
-    const leavers = new Map();
     for (const [id, { metas }] of Object.entries(joins)) {
       const refs = new Set(metas.map(({ phx_ref }) => phx_ref));
       const others = (this.people.get(id) ?? []).filter(({ phx_ref }) => !refs.has(phx_ref));
@@ -119,16 +127,26 @@ class Room {
       const refs = new Set(metas.map(({ phx_ref }) => phx_ref));
       const left = (this.people.get(id) ?? []).filter(({ phx_ref }) => !refs.has(phx_ref));
       if (left.length > 0) this.people.set(id, left);
-      else if (this.people.delete(id)) leavers.set(id, metas.at(-1).name);
+      else if (this.people.delete(id) && id !== me.id) this.leaves(id, metas.at(-1).name);
     }
     for (const id of this.people.keys()) {
-      if (!old.has(id) && id !== me.id && !this.before.delete(id)) this.notice(`${this.nameOf(id)} came in`);
-    }
-    for (const [id, name] of leavers) {
-      this.stopsTyping(id);
-      if (id !== me.id) this.notice(`${name} left`);
+      if (old.has(id) || id === me.id || this.returns(id) || this.before.delete(id)) continue;
+      this.notice(`${this.nameOf(id)} came in`);
     }
     showPeople();
+  }
+
+  /** Told only if they do not come back at once. */
+  leaves(id, name) {
+    this.stopsTyping(id);
+    const tell = () => { this.leavers.delete(id); this.notice(`${name} left`); };
+    this.leavers.set(id, setTimeout(tell, GONE_AFTER_MS));
+  }
+
+  /** Whether somebody is back who was about to be told gone. */
+  returns(id) {
+    clearTimeout(this.leavers.get(id));
+    return this.leavers.delete(id);
   }
 
   notice(text) {
@@ -172,6 +190,7 @@ function open(name) {
 }
 
 function leave(room) {
+  room.lose();
   wire.leave(room.channel);
   rooms.delete(room.name);
   if (room === current) location.hash = [...rooms.keys()].at(-1) ?? "lobby";
