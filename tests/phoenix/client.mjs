@@ -294,7 +294,8 @@ function everywhere(client, options) {
     const members = [];
     const synced = new Inbox();
     const enter = async (key, meta) => {
-      const socket = await open();
+      // A session that is polled no more ends with one and a half of its windows: short ones there.
+      const socket = await open({}, { mount: options().transport === WebSocket ? "/socket" : "/quick" });
       const channel = socket.channel(topic, { key, meta });
       const member = { key, socket, channel, presence: new client.Presence(channel), joins: [], leaves: [] };
       member.presence.onJoin((who, before, now) => member.joins.push([who, before?.metas.length ?? 0, now.metas.length]));
