@@ -279,7 +279,7 @@ impl Handler for EndpointHandler {
     fn heard(&mut self, scope: &mut Scope<'_>, listener: ListenerId, topic: &str, message: Message<'_>) {
         let Some(&id) = self.listeners.get(&listener) else { return };
         self.with_session(scope, id, |session, scope, desk| {
-            session.act(scope, desk, |socket, outlet| socket.delivery(outlet, topic, message.kind, message.payload));
+            session.hear(scope, desk, topic, message);
             None
         });
     }

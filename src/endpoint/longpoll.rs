@@ -12,7 +12,7 @@ use crate::proto::{CloseCode, MessageKind};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 use std::collections::VecDeque;
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 /// Messages that one request may bring; those beyond are ignored.
 const BATCH: usize = 100;
@@ -57,6 +57,12 @@ pub(super) struct State {
     /// Messages that wait for a poll.
     out: VecDeque<Box<str>>,
     out_bytes: usize,
+    /// What was sent after a publication of the session's own that it has not heard yet: a reply must not overtake the
+    /// broadcast before it.
+    behind: VecDeque<Behind>,
+    /// A topic that this session alone hears: what is published here after another publication is heard after it. None if
+    /// the server had no room for the subscription; then replies overtake.
+    fence: Option<Box<str>>,
     /// The poll that waits for messages, and the token it came with.
     poll: Option<(ConnId, String)>,
     clock: Option<TimerKey>,
@@ -66,11 +72,20 @@ pub(super) struct State {
     pub(super) closed: bool,
 }
 
+/// A place in the order of what a session sends.
+enum Behind {
+    /// What has been heard when the fence is.
+    Publication,
+    Message(Box<str>),
+}
+
 /// The outlet of a session.
 pub(super) struct Wire<'a, 'c> {
     pub(super) scope: &'a mut Scope<'c>,
     pub(super) desk: &'a mut Desk,
     pub(super) state: &'a mut State,
+    /// Whether what is sent belongs to a publication that is heard now: it is before all that is behind.
+    heard: bool,
 }
 
 /// An answer to a request, to be sent by whoever can.
@@ -84,6 +99,8 @@ impl Session {
             options,
             out: VecDeque::new(),
             out_bytes: 0,
+            behind: VecDeque::new(),
+            fence: None,
             poll: None,
             clock: None,
             held: false,
@@ -102,7 +119,7 @@ impl Session {
         run: impl FnOnce(&mut Socket, &mut dyn Outlet),
     ) {
         let Session { socket, state } = self;
-        let mut wire = Wire { scope, desk, state };
+        let mut wire = Wire { scope, desk, state, heard: false };
         run(socket, &mut wire);
         while !wire.state.held && !wire.state.closed {
             let Some((kind, bytes)) = wire.state.waiting.pop_front() else { break };
@@ -113,8 +130,19 @@ impl Session {
 
     /// The session was asked for the first time: the clock begins.
     pub(super) fn begin(&mut self, scope: &mut Scope<'_>, desk: &mut Desk) {
+        let fence = format!("\0longpoll/{}", self.state.id.number);
+        self.state.fence = scope.listener_subscribe(self.state.listener, &fence).is_ok().then(|| fence.into());
         self.act(scope, desk, |socket, outlet| socket.open(outlet));
         self.arm(scope, desk, self.state.options.window * 3 / 2);
+    }
+
+    /// A publication on a topic of the session's.
+    pub(super) fn hear(&mut self, scope: &mut Scope<'_>, desk: &mut Desk, topic: &str, message: Message<'_>) {
+        let Session { socket, state } = self;
+        if state.fence.as_deref() == Some(topic) {
+            return state.pass_fence();
+        }
+        socket.delivery(&mut Wire { scope, desk, state, heard: true }, topic, message.kind, message.payload);
     }
 
     /// A poll: answered at once if messages wait, else within the window. A poll that waited before has been given up.
@@ -161,7 +189,7 @@ impl Session {
             return None;
         }
         let (request, token) = state.poll.take()?;
-        state.out_bytes = 0;
+        state.out_bytes = state.behind.iter().map(Behind::bytes).sum();
         let messages = state.out.drain(..).collect::<Vec<_>>();
         self.arm(scope, desk, self.state.options.window * 3 / 2);
         Some((request, answer(&json!({ "status": 200, "token": token, "messages": messages }))))
@@ -204,6 +232,28 @@ impl Session {
     }
 }
 
+impl Behind {
+    fn bytes(&self) -> usize {
+        match self {
+            Behind::Publication => 0,
+            Behind::Message(text) => text.len(),
+        }
+    }
+}
+
+impl State {
+    /// The first publication among what is behind has been heard: what follows it is next.
+    fn pass_fence(&mut self) {
+        if self.behind.pop_front().is_none() {
+            return; // published by somebody else
+        }
+        while let Some(Behind::Message(text)) = self.behind.front_mut() {
+            self.out.push_back(mem::take(text));
+            self.behind.pop_front();
+        }
+    }
+}
+
 impl Outlet for Wire<'_, '_> {
     /// A binary message has to be text all the same: it travels in a JSON string.
     fn send(&mut self, _: MessageKind, bytes: &[u8]) -> Sent {
@@ -212,7 +262,10 @@ impl Outlet for Wire<'_, '_> {
         }
         let Ok(text) = simdutf8::basic::from_utf8(bytes) else { return Sent::Invalid };
         self.state.out_bytes += text.len();
-        self.state.out.push_back(text.into());
+        match self.heard || self.state.behind.is_empty() {
+            true => self.state.out.push_back(text.into()),
+            false => self.state.behind.push_back(Behind::Message(text.into())),
+        }
         if self.state.out_bytes > self.state.options.buffer_bytes {
             tracing::debug!("a long-poll session is not polled as fast as messages come");
             self.state.closed = true;
@@ -230,10 +283,16 @@ impl Outlet for Wire<'_, '_> {
 
     fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) {
         let message = Message { kind, payload: bytes };
-        let _ = match all {
-            true => self.scope.publish(topic, message),
-            false => self.scope.publish_from_listener(self.state.listener, topic, message),
-        };
+        if !all {
+            self.scope.publish_from_listener(self.state.listener, topic, message);
+            return;
+        }
+        self.scope.publish(topic, message);
+        if let Some(fence) = &self.state.fence {
+            self.scope.publish(fence, Message::binary(&[]));
+            self.state.behind.push_back(Behind::Publication);
+            self.heard = false;
+        }
     }
 
     fn set_timer(&mut self, delay: Duration, serial: u32, token: u64) -> TimerKey {

@@ -189,11 +189,20 @@ impl Endpoint {
         if let Some(workers) = self.workers {
             server = server.workers(workers);
         }
-        let shared = Arc::new(self.share()?);
-        let running =
-            server.spawn_with(move |worker, handle| EndpointHandler::new(Arc::clone(&shared), worker, handle))?;
-        let handle = EndpointHandle { handle: running.handle().clone() };
+        let running = server.spawn_with(self.handlers()?)?;
+        let handle = EndpointHandle::from(running.handle().clone());
         Ok(Serving { running, handle })
+    }
+
+    /// What makes the handler of each worker, for [`Server::spawn_with`] or a handler of your own that hands on to it
+    /// all that is not its own. [`Endpoint::config`] and [`Endpoint::workers`] are then the server's affair, and
+    /// [`EndpointHandle`] is made [`From`] the server's handle.
+    ///
+    /// # Errors
+    /// The system has no randomness for the secret that was not given.
+    pub fn handlers(self) -> io::Result<impl Fn(usize, &Handle<Mail>) -> EndpointHandler + Send + Sync + 'static> {
+        let shared = Arc::new(self.share()?);
+        Ok(move |worker, handle: &Handle<Mail>| EndpointHandler::new(Arc::clone(&shared), worker, handle))
     }
 
     fn share(self) -> io::Result<Shared> {
@@ -239,6 +248,12 @@ impl Shared {
 
     fn origin(&self, mount: u16) -> &OriginPolicy {
         self.mounts[usize::from(mount)].mount.origin.as_ref().unwrap_or(&self.origin)
+    }
+}
+
+impl From<Handle<Mail>> for EndpointHandle {
+    fn from(handle: Handle<Mail>) -> Self {
+        EndpointHandle { handle }
     }
 }
 

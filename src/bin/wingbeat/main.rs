@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod chat;
 mod demo;
 mod descriptors;
 mod failure;
@@ -9,6 +10,7 @@ mod interrupt;
 mod load;
 mod routes;
 mod serve;
+mod service;
 mod units;
 
 use args::{Cli, Command, NoCommand};
