@@ -1,6 +1,7 @@
 //! One load thread: its turns, from connecting to the last answer.
 #![forbid(unsafe_code)]
 
+use super::channels::Channels;
 use super::churn::Churn;
 use super::client::{Base, Client, GoOn, Targets, Workload};
 use super::echo::{Echo, Idle};
@@ -68,13 +69,14 @@ impl Start {
         }
         // Without it the kernel may end a fine wait 50 us late. If it is refused, it does.
         let _ = set_current_timer_slack(NonZeroU64::new(1_000));
-        let base = Base::new(self.plan, self.shared, self.index, self.targets, self.handle);
+        let mut base = Base::new(self.plan, self.shared, self.index, self.targets, self.handle);
         let part = (self.seed, self.driver, self.may_spin);
         match base.plan.mode {
             Mode::Echo => Thread::start(part, Echo::new(&base.plan, base.links.len() as u32), base)?.run(),
             Mode::Fanout => Thread::start(part, Fanout::new(&base), base)?.run(),
             Mode::Idle => Thread::start(part, Idle, base)?.run(),
             Mode::Connect => Thread::start(part, Churn::new(base.links.len() as u32), base)?.run(),
+            Mode::Channels => Thread::start(part, Channels::new(&mut base), base)?.run(),
         }
     }
 }
