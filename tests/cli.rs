@@ -80,7 +80,7 @@ impl Server {
     /// Status and body of a plain request.
     fn get(&self, request_line: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).expect("the server accepts");
-        write!(stream, "{request_line} HTTP/1.1\r\nHost: x\r\n\r\n").expect("it takes a request");
+        write!(stream, "{request_line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("it takes a request");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers and closes");
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
