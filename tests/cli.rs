@@ -171,7 +171,6 @@ fn what_cannot_be_done_is_one_line_and_exit_1() {
     let address = taken.local_addr().expect("it is bound").to_string();
     for (arguments, named) in [
         (vec!["serve", "--bind", &address], address.as_str()),
-        (vec!["serve", "--driver", "uring"], "io_uring"),
         (vec!["load", "echo", "ws://127.0.0.1:9/", "--json", "/nowhere/at/all"], "/nowhere/at/all"),
         (vec!["load", "echo", "ws://127.0.0.1:9/", "--server-pid", "4294967295"], "4294967295"),
     ] {

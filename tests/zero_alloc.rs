@@ -1,6 +1,6 @@
 //! After warm-up nothing is allocated per message: counted by the allocator itself, on real sockets.
 //!
-//! Worker and peers live on one thread. Counted is what happens within `Worker::turn` on that thread and nothing else,
+//! On io_uring if `WINGBEAT_DRIVER=uring` says so. Worker and peers live on one thread. Counted is what happens within `Worker::turn` on that thread and nothing else,
 //! so peers may allocate. The first allocation that a test did not expect prints where it came from.
 #![cfg(feature = "epoll")]
 
@@ -11,7 +11,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use wingbeat::driver::{Driver, Epoll};
+use wingbeat::driver::{Driver, DriverChoice, SystemDriver, SystemSeed};
 use wingbeat::engine::{Worker, group};
 use wingbeat::proto::{MaskingKey, Opcode, encoder};
 use wingbeat::{
@@ -20,6 +20,10 @@ use wingbeat::{
 
 /// Rounds before counting begins: buffers and lists reach the size that the operation needs.
 const WARM_UP: usize = 8;
+/// The same on io_uring, where it also takes a message that is cut by the end of a receive buffer.
+const WARM_UP_URING: usize = 256;
+/// Cut by the end of a buffer, a message is gathered in a spill buffer, which is kept up to 64 KiB, with slack.
+const LARGE_CUT: usize = 30_000;
 const ROUNDS: usize = 64;
 
 // ---- the counting allocator -------------------------------------------------------------------------------------
@@ -94,7 +98,8 @@ fn counted<T>(act: impl FnOnce() -> T) -> T {
 
 /// What `rounds` cost after a warm-up.
 fn cost(fixture: &mut Fixture, expected: u64, mut round: impl FnMut(&mut Fixture)) -> Cost {
-    (0..WARM_UP).for_each(|_| round(fixture));
+    let warm_up = if on_uring() { WARM_UP_URING } else { WARM_UP };
+    (0..warm_up).for_each(|_| round(fixture));
     COST.set(Cost::default());
     TELL.set(expected == 0);
     (0..ROUNDS).for_each(|_| round(fixture));
@@ -172,15 +177,25 @@ impl Encoder for Prefix {
     }
 }
 
+fn on_uring() -> bool {
+    std::env::var_os("WINGBEAT_DRIVER").is_some_and(|driver| driver == "uring")
+}
+
 struct Fixture {
-    workers: Vec<(Worker<Service>, SocketAddr)>,
+    workers: Vec<(Worker<Service, SystemDriver>, SocketAddr)>,
     now: Instant,
 }
 
 impl Fixture {
     fn new(workers: usize) -> Self {
-        let config = Config::default();
-        let drivers: Vec<_> = (0..workers).map(|_| Epoll::new(config.driver).unwrap()).collect();
+        let mut config = Config::default();
+        let choice = if on_uring() { DriverChoice::Uring } else { DriverChoice::Epoll };
+        let chosen = choice.resolve().unwrap();
+        if on_uring() {
+            config.driver.receive_buffer = 16 << 10; // small: messages are cut while it is counted
+        }
+        let drivers = (0..workers).map(|_| SystemSeed::new(chosen, config.driver).and_then(SystemSeed::start).unwrap());
+        let drivers: Vec<_> = drivers.collect();
         let wakers: Vec<_> = drivers.iter().map(Driver::waker).collect();
         let (seeds, _) = group(&wakers, config);
         let workers = seeds.into_iter().zip(drivers).map(|(seed, driver)| {
@@ -302,7 +317,7 @@ fn payload(first: u8, len: usize) -> Vec<u8> {
 fn receive() {
     let mut fixture = Fixture::new(1);
     let mut peer = fixture.peer(0);
-    for len in [1, 20, 1000, 60_000] {
+    for len in [1, 20, 1000, if on_uring() { LARGE_CUT } else { 60_000 }] {
         let frame = masked(&payload(b'r', len));
         cost(&mut fixture, 0, |fixture| fixture.handled(&mut peer, &frame, 1));
     }
@@ -345,9 +360,15 @@ fn receive_of_a_fragmented_message_with_a_ping_within() {
 fn echo() {
     let mut fixture = Fixture::new(1);
     let mut peer = [fixture.peer(0)];
-    for (first, len) in
-        [(b'e', 1), (b'e', 20), (b'w', 20), (b'e', 1000), (b'w', 1000), (b'e', 16 << 10), (b'e', 100_000)]
-    {
+    for (first, len) in [
+        (b'e', 1),
+        (b'e', 20),
+        (b'w', 20),
+        (b'e', 1000),
+        (b'w', 1000),
+        (b'e', 16 << 10),
+        (b'e', if on_uring() { LARGE_CUT } else { 100_000 }),
+    ] {
         let payload = payload(first, len);
         let (request, answer) = (masked(&payload), plain(&payload));
         cost(&mut fixture, 0, |fixture| {

@@ -68,6 +68,16 @@ pub(crate) enum DriverChoice {
     Uring,
 }
 
+impl From<DriverChoice> for wingbeat::driver::DriverChoice {
+    fn from(choice: DriverChoice) -> Self {
+        match choice {
+            DriverChoice::Auto => Self::Auto,
+            DriverChoice::Epoll => Self::Epoll,
+            DriverChoice::Uring => Self::Uring,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SlowConsumer {
     /// Close it with 1013
@@ -91,6 +101,9 @@ pub(crate) struct LoadArgs {
     /// Threads [default: half the CPUs, and as many as the connections need descriptor tables]
     #[arg(short, long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
+    /// Kernel interface that moves the bytes
+    #[arg(long, value_enum, default_value_t = DriverChoice::Auto)]
+    pub(crate) driver: DriverChoice,
     /// How long to measure, after the warm-up
     #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = parse_positive_duration)]
     pub(crate) duration: Duration,

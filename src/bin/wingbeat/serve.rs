@@ -1,7 +1,7 @@
 //! `wingbeat serve`: echo, topics, and a health check.
 #![forbid(unsafe_code)]
 
-use crate::args::{DriverChoice, ServeArgs, SlowConsumer};
+use crate::args::{ServeArgs, SlowConsumer};
 use crate::descriptors;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -11,7 +11,7 @@ use std::io::{self, IsTerminal, Write};
 use std::num::NonZero;
 use std::thread;
 use std::time::Duration;
-use wingbeat::driver::Address;
+use wingbeat::driver::{Address, DriverChoice};
 use wingbeat::engine::{self, Config, Drain};
 use wingbeat::{
     Answer, CloseCode, CloseReason, Conn, Handler, Message, Never, Request, Response, Running, Scope, Server, Upgrade,
@@ -23,11 +23,9 @@ use wingbeat::{
 /// [`Failure`] if an address is none, cannot be listened on, or a worker could not go on.
 pub(crate) fn serve(args: &ServeArgs, interrupt: Interrupt) -> Result<(), Failure> {
     start_log();
-    if args.driver == DriverChoice::Uring {
-        return Err(Failure::Failed("this build has no io_uring driver; use --driver epoll or auto".into()));
-    }
     descriptors::raise_limit();
     let running = start(args)?;
+    tracing::info!("driver: {}", running.driver());
     announce(running.addresses()).map_err(|error| Failure::cannot("write standard output", error))?;
     let handle = running.handle().clone();
     thread::spawn(move || {
@@ -51,9 +49,13 @@ pub(crate) fn start(args: &ServeArgs) -> Result<Running<Never>, Failure> {
         return Err(Failure::usage(format!("--bind {} is given twice", addresses[at])));
     }
     let config = config(args)?;
+    let driver = args.driver.into();
+    if let Err(why) = DriverChoice::resolve(driver) {
+        return Err(Failure::Failed(format!("{why}; use --driver epoll or auto")));
+    }
     let cannot = |error: io::Error| Failure::cannot(format!("listen on {}", args.bind.join(", ")), error);
     let (first, others) = addresses.split_first().ok_or_else(|| Failure::usage("--bind is missing"))?;
-    let mut server = Server::bind(first).map_err(cannot)?.config(config);
+    let mut server = Server::bind(first).map_err(cannot)?.driver(driver).config(config);
     for other in others {
         server = server.listen(other).map_err(cannot)?;
     }

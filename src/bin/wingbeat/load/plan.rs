@@ -8,7 +8,7 @@ use crate::descriptors;
 use crate::failure::Failure;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
-use wingbeat::driver::Address;
+use wingbeat::driver::{Address, Chosen, DriverChoice};
 
 /// Connections from one source address at most: beyond that the kernel scans long for a free port.
 const CONNECTIONS_PER_SOURCE: u32 = 4_000;
@@ -32,6 +32,7 @@ pub(crate) struct Plan {
     /// Subscribers, in fanout; else 0.
     pub(crate) subscribers: u32,
     pub(crate) threads: u32,
+    pub(crate) driver: Chosen,
     /// Whether each thread has a descriptor table of its own.
     pub(crate) own_fd_tables: bool,
     pub(crate) warmup: Duration,
@@ -102,6 +103,7 @@ impl Plan {
             connections,
             subscribers,
             threads,
+            driver: DriverChoice::resolve(args.driver.into()).map_err(|why| Failure::Failed(why.to_string()))?,
             own_fd_tables,
             warmup: if args.mode == Mode::Idle { Duration::ZERO } else { args.warmup },
             duration: args.duration,
