@@ -14,7 +14,7 @@ use std::error::Error;
 use std::time::Duration;
 use std::{env, thread};
 use wingbeat::channels::{
-    Channel, Ctx, Info, Join, JoinCtx, Json, Outcome, Payload, Presence, Reason, ReplyRef, UserSocket,
+    Channel, Ctx, Info, Join, JoinCtx, Outcome, OwnedPayload, Payload, Presence, Reason, ReplyRef, UserSocket,
 };
 use wingbeat::endpoint::{Connect, ConnectInfo, Endpoint, LongPollOptions, Mount, WebSocketOptions};
 use wingbeat::http::OriginPolicy;
@@ -93,11 +93,10 @@ impl Channel for Room {
             }
             "intercept" => _ = ctx.broadcast("intercepted", payload),
             "async" => {
-                let (reply, later) = (ctx.reply_to().expect("a message came in"), Vec::from(payload.as_bytes()));
+                let (reply, later) = (ctx.reply_to().expect("a message came in"), OwnedPayload::from(payload));
                 thread::spawn(move || {
                     thread::sleep(Duration::from_millis(50));
-                    let text = String::from_utf8(later).unwrap_or_default();
-                    let _ = Json::new(&text).map(|json| reply.ok(json));
+                    let _ = reply.ok(later);
                 });
             }
             "async_timer" => {

@@ -5,13 +5,26 @@
 //! Arrows point from user to used; a test reads the sources and fails on one that goes up.
 //!
 //! ```text
-//! server, client, bin
-//!        │
-//!        ▼
-//!     engine ──► driver ─┐
-//!        │  └──► proto ──┼─► buffer
-//!        └─► pubsub ─────┘
+//!        server, client, bin
+//!               │
+//!               ▼
+//!   ┌─────── endpoint ──► http          facade: may see all that is below
+//!   │           │           │
+//!   ▼           ▼           ▼
+//! channels    engine ◄──────┘
+//!   │           │  │
+//!   │           │  ├──► driver ─┐
+//!   └───────────┼──┴──► proto ──┼─► buffer
+//!               └─────► pubsub ─┘
 //! ```
+//!
+//! | files | what is in them |
+//! |---|---|
+//! | `src/buffer/`, `src/proto/`, `src/driver/`, `src/pubsub/`, `src/engine/` | the engine, from the bottom up |
+//! | `src/channels/` | `envelope`, `serializer`, `v1_json`, `v2_json`, `v2_binary`, `json_read`: the wire; `socket`, `env`: the decision table and what its channels share; `channel`, `context`, `payload`: what users write and touch; `outlet`: what a socket acts on; `presence/`, `token`, `jwt`; `testing/`: the kit |
+//! | `src/http/` | `router`, `plug`, `context`, and the plugs: `session`, `csrf`, `origin`, `static_files` |
+//! | `src/endpoint/` | `mount`: who may connect; `handler`: an endpoint on one worker; `line`, `longpoll`: the two outlets; `classes`: the fastlane's encoder; `mail`, `timers` |
+//! | `src/server.rs`, `src/client/`, `src/bin/wingbeat/` | threads around workers, the blocking client, the program |
 //!
 //! * [`buffer`](crate::buffer): memory that is made once and used again. A *frame* is written once and referred to by 4
 //!   bytes; a *batch* is what a driver owns while a send is in flight.
@@ -20,6 +33,11 @@
 //!   proof.
 //! * [`pubsub`](crate::pubsub): topics, subscriptions and walks over plain integers.
 //! * [`engine`](crate::engine): a worker's turn; connections, outboxes, timers, mail, limits, drain.
+//! * [`channels`](crate::channels): the Phoenix model without I/O; a socket is told what came in and acts on an
+//!   [`Outlet`](crate::channels::Outlet).
+//! * [`http`](crate::http): pages and APIs: a request goes through plugs to a route. Its cookies are signed with
+//!   [`channels::token`](crate::channels::token).
+//! * [`endpoint`](crate::endpoint): a [`Handler`](crate::Handler) that puts the two on the engine.
 //!
 //! # A turn
 //!
@@ -58,6 +76,25 @@
 //! do *listeners*, subscribers that are no connection ([`Scope::listen`](crate::Scope::listen)). The walk only notes
 //! callbacks; they are made after it, or after the callback that caught up, never within one. What crosses workers is
 //! the publication in no encoding: classes differ from worker to worker.
+//!
+//! # How channels use it
+//!
+//! ```text
+//! WebSocket ──► EndpointHandler ──► Line ──┐ implements Outlet        ┌─► Channel::handle_in(ctx, event, payload)
+//! HTTP poll ──► EndpointHandler ──► Wire ──┴──► Socket: route by topic ┘        │
+//!                                                                              ▼ ctx.broadcast
+//!  client ◄── frame, encoded once per serializer ◄── walk ◄── publish(topic, event + payload in no format)
+//! ```
+//!
+//! A join subscribes its connection to the topic in the class of its serializer and route, so that a broadcast is one
+//! publication like any other: the endpoint's [`Encoder`](crate::Encoder) writes it once per format, and no channel runs.
+//! Only for intercepted events, on the topic of a socket's id and on topics that a channel subscribed to itself it is a
+//! callback. A long-poll session is a listener with a buffer; it lives on the worker that made it, and a request for it that
+//! comes in on another worker is mailed there and answered later. Late replies, late joins and messages to channels are
+//! mail to the connection or the session; what names a channel is a serial number, which no later channel has.
+//!
+//! A join that is answered later pauses the connection's receiving: what the client sends meanwhile stays in order
+//! without being kept by us.
 //!
 //! # Two accounts
 //!

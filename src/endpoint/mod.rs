@@ -37,7 +37,7 @@ pub use mount::{Connect, ConnectInfo, LongPollOptions, Mount, Transport, WebSock
 
 use crate::channels::token::{Signer, WeakSecret};
 use crate::channels::{Broadcast, OwnedPayload, PayloadError, ToPayload};
-use crate::engine::{Config, Drain, Handle, Message, Published, Scope, Snapshot};
+use crate::engine::{Config, Drain, Handle, Message, Published, Response, Scope, Snapshot};
 use crate::http::{Context, OriginPolicy, Router};
 use crate::server::{Running, Server, ToAddress};
 use classes::Classes;
@@ -372,3 +372,13 @@ impl fmt::Display for BroadcastError {
 }
 
 impl error::Error for BroadcastError {}
+
+/// 500 for what cannot be sent, 503 where a worker had no room: a handler of requests may use `?`.
+impl From<BroadcastError> for Response {
+    fn from(error: BroadcastError) -> Response {
+        match error {
+            BroadcastError::Payload(_) => Response::new(500),
+            BroadcastError::Refused(_) => Response::new(503),
+        }
+    }
+}

@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Load(Box<LoadArgs>),
     /// Serve, put load on it, and show messages per second and latency until Ctrl-C
     Demo(DemoArgs),
+    /// Write a small project to begin with: a page, an API, and a socket with a channel
+    New(NewArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -253,6 +255,16 @@ pub(crate) struct DemoArgs {
     /// Bytes of a message
     #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_size)]
     pub(crate) payload: usize,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NewArgs {
+    /// The project: its crate, and its directory below this one
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Use the crate wingbeat in this directory instead of a published version
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) path: Option<PathBuf>,
 }
 
 /// Why there is no command to run.

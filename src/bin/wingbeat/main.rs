@@ -1,4 +1,4 @@
-//! The program `wingbeat`: `serve`, `load` and `demo`.
+//! The program `wingbeat`: `serve`, `load`, `demo` and `new`.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -8,6 +8,7 @@ mod descriptors;
 mod failure;
 mod interrupt;
 mod load;
+mod new;
 mod routes;
 mod serve;
 mod service;
@@ -43,6 +44,12 @@ fn run(cli: Cli) -> Result<bool, Failure> {
         Command::Serve(args) => serve::serve(&args, interrupt).map(|()| true),
         Command::Load(args) => load::load(&args, &interrupt),
         Command::Demo(args) => demo::demo(&args, &interrupt),
+        Command::New(args) => {
+            let next = new::new(&args)?;
+            // The project is there, whether anybody reads about it or not.
+            let _ = io::stdout().write_all(next.as_bytes());
+            Ok(true)
+        }
     }
 }
 
