@@ -334,6 +334,7 @@ impl Socket {
             }
         }
         self.env.forget(joined.meta.serial); // what it subscribed to just now
+        outlet.forget_timers(joined.meta.serial);
         self.unwatch(outlet);
     }
 

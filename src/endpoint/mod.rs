@@ -20,6 +20,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[doc(hidden)] // public for the fuzz target alone: no part of the API
+pub mod body;
 mod classes;
 mod handler;
 mod line;
@@ -42,7 +44,7 @@ use crate::server::{Running, Server, ToAddress};
 use classes::Classes;
 use mount::Vars;
 use path::Pattern;
-use std::{error, fmt, io, sync::Arc};
+use std::{error, fmt, io, sync::Arc, time::Duration};
 
 /// What a program serves: sockets at paths, and everything else by a [`Router`].
 #[derive(Debug)]
@@ -70,6 +72,8 @@ struct Shared {
     router: Router,
     origin: OriginPolicy,
     signer: Signer,
+    /// Tells this process's sessions from those of others with the same secret, and from those before a restart.
+    instance: u64,
     classes: Arc<Classes>,
 }
 
@@ -184,15 +188,33 @@ impl Endpoint {
     /// # Errors
     /// As [`Server::spawn`].
     pub fn spawn_on(self, server: Server) -> io::Result<Serving> {
-        let mut server = server.config(self.config);
+        let mut config = self.config;
+        // A poll waits for its window, and is answered by the session, not by the engine.
+        let window = self.mounts.iter().filter_map(|place| Some(place.longpoll.as_ref()?.1.window)).max();
+        let answer = window.unwrap_or_default().saturating_add(ANSWER_SLACK);
+        config.limits.answer_timeout = config.limits.answer_timeout.max(answer);
+        let mut server = server.config(config);
         if let Some(workers) = self.workers {
             server = server.workers(workers);
         }
-        let shared = Arc::new(self.share()?);
-        let running =
-            server.spawn_with(move |worker, handle| EndpointHandler::new(Arc::clone(&shared), worker, handle))?;
+        let running = server.spawn_with(self.handler()?)?;
         let handle = EndpointHandle { handle: running.handle().clone() };
         Ok(Serving { running, handle })
+    }
+
+    /// What makes the endpoint's handler for each worker, for those who run workers themselves
+    /// ([`WorkerSeed::start`](crate::engine::WorkerSeed::start), on any driver): from the worker's index and the
+    /// [`Handle`] of its group ([`WorkerSeed::handle`](crate::engine::WorkerSeed::handle)). What [`Endpoint::config`] and
+    /// [`Endpoint::workers`] said is left to the caller; [`Limits::answer_timeout`](crate::engine::Limits) has to be longer
+    /// than the window of every long-poll.
+    ///
+    /// # Errors
+    /// The system has no randomness for the secret.
+    pub fn handler(
+        self,
+    ) -> io::Result<impl Fn(usize, &Handle<Mail>) -> EndpointHandler + Clone + Send + Sync + 'static> {
+        let shared = Arc::new(self.share()?);
+        Ok(move |worker, handle: &Handle<Mail>| EndpointHandler::new(Arc::clone(&shared), worker, handle))
     }
 
     fn share(self) -> io::Result<Shared> {
@@ -200,18 +222,18 @@ impl Endpoint {
         for (place, index) in self.mounts.iter().zip(0..) {
             classes.add(index, &place.mount.socket);
         }
-        let signer = match self.signer {
-            Some(signer) => signer,
-            None => {
-                let mut secret = [0; 32];
-                getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
-                Signer::new(&secret).expect("32 bytes are enough")
-            }
-        };
+        let mut random = [0; 40];
+        getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+        let (instance, secret) = random.split_at(8);
+        let instance = u64::from_le_bytes(instance.try_into().expect("8 bytes"));
+        let signer = self.signer.unwrap_or_else(|| Signer::new(secret).expect("32 bytes are enough"));
         let Endpoint { mounts, router, origin, .. } = self;
-        Ok(Shared { mounts, router, origin, signer, classes: Arc::new(classes) })
+        Ok(Shared { mounts, router, origin, signer, instance, classes: Arc::new(classes) })
     }
 }
+
+/// What an answer may take beyond the window of a poll.
+const ANSWER_SLACK: Duration = Duration::from_secs(5);
 
 impl Default for Endpoint {
     fn default() -> Self {
@@ -242,6 +264,11 @@ impl Shared {
 }
 
 impl EndpointHandle {
+    /// The endpoint whose workers this handle reaches; see [`Endpoint::handler`].
+    pub fn new(handle: Handle<Mail>) -> EndpointHandle {
+        EndpointHandle { handle }
+    }
+
     /// Sends an event to all who have joined a topic.
     ///
     /// # Errors
