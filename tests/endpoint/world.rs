@@ -109,8 +109,13 @@ impl World {
 
     /// A WebSocket to a worker; its 101 is not awaited.
     pub fn connect(&self, worker: usize, query: &str) -> Client {
+        self.connect_as(worker, &format!("2.0.0{query}"))
+    }
+
+    /// A WebSocket of another version.
+    pub fn connect_as(&self, worker: usize, vsn: &str) -> Client {
         let peer = self.raw(worker);
-        peer.send(&wire::request(&format!("/socket/websocket?vsn=2.0.0{query}"), ""));
+        peer.send(&wire::request(&format!("/socket/websocket?vsn={vsn}"), ""));
         Client { peer, seen: Decoder::default(), taken: 0 }
     }
 
