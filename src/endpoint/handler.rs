@@ -1,8 +1,8 @@
 //! The handler of an endpoint: what each worker does with connections, requests and mail.
 #![forbid(unsafe_code)]
 
-use super::{Shared, body};
 use super::line::{Desk, Gone, Line, Whose};
+use super::{Shared, body};
 
 use super::longpoll::{self, Ask, Reply, Session, SessionId, What};
 use super::mail::{Mail, PostOffice, conn_address};
@@ -89,12 +89,7 @@ impl EndpointHandler {
     }
 
     /// The session that a request's token names, with the token; none if it is not one of ours, or too old.
-    fn session_of(
-        &self,
-        request: &Request<'_>,
-        mount: u16,
-        options: &LongPollOptions,
-    ) -> Option<(SessionId, String)> {
+    fn session_of(&self, request: &Request<'_>, mount: u16, options: &LongPollOptions) -> Option<(SessionId, String)> {
         let header = request.header("x-phoenix-longpoll-token").and_then(|token| std::str::from_utf8(token).ok());
         let token = match header {
             Some(token) => token.to_owned(),
@@ -145,7 +140,8 @@ impl EndpointHandler {
         self.listeners.insert(listener, id);
         session.begin(scope, &mut self.desk);
         tracing::info!(transport = "longpoll", "a client connected");
-        let token = shared.signer.sign_json(PURPOSE, &((shared.instance, mount), id.worker, id.number), SystemTime::now());
+        let token =
+            shared.signer.sign_json(PURPOSE, &((shared.instance, mount), id.worker, id.number), SystemTime::now());
         longpoll::empty(410, &token.expect("numbers can be written"))
     }
 

@@ -151,7 +151,8 @@ impl Session {
         request: ConnId,
         token: String,
     ) -> Vec<Reply> {
-        let stale = self.state.poll.replace((request, token)).map(|(stale, token)| Reply::new(stale, empty(204, &token)));
+        let stale =
+            self.state.poll.replace((request, token)).map(|(stale, token)| Reply::new(stale, empty(204, &token)));
         self.arm(scope, desk, self.state.options.window);
         stale.into_iter().chain(self.flush(scope, desk)).collect()
     }

@@ -97,7 +97,9 @@ impl Poller {
         let token = &self.token;
         world.http(
             worker,
-            &format!("GET /socket/longpoll?vsn=2.0.0 HTTP/1.1\r\nHost: sim\r\nx-phoenix-longpoll-token: {token}\r\n\r\n"),
+            &format!(
+                "GET /socket/longpoll?vsn=2.0.0 HTTP/1.1\r\nHost: sim\r\nx-phoenix-longpoll-token: {token}\r\n\r\n"
+            ),
         )
     }
 
@@ -137,7 +139,9 @@ fn get(world: &mut World, worker: usize, target: &str, fields: &str) -> Value {
 fn body(http: &mut Http) -> Option<Value> {
     let (head, body) = http.answer()?;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    for field in ["Content-Type: application/json; charset=utf-8", "Access-Control-Allow-Origin: *", "Cache-Control: no-store"] {
+    for field in
+        ["Content-Type: application/json; charset=utf-8", "Access-Control-Allow-Origin: *", "Cache-Control: no-store"]
+    {
         assert!(head.lines().any(|line| line.eq_ignore_ascii_case(field)), "{field} is not in {head}");
     }
     Some(serde_json::from_str(&body).expect("JSON"))
@@ -304,7 +308,11 @@ fn batches() {
     assert_eq!(poller.post(&mut world, "application/x-ndjson; charset=utf-8", &push(9)), status(200));
     assert_eq!(poller.messages(&mut world).len(), 1);
     assert_eq!(poller.post(&mut world, BATCH, "no base64"), status(408));
-    assert_eq!(poller.post(&mut world, BATCH, &(push(10) + "\n")), status(408), "behind the line end is an empty message");
+    assert_eq!(
+        poller.post(&mut world, BATCH, &(push(10) + "\n")),
+        status(408),
+        "behind the line end is an empty message"
+    );
     assert_eq!(poller.now(&mut world), status(410));
     world.assert_no_sessions();
 }

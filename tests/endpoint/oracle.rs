@@ -68,7 +68,11 @@ impl Ledger {
                 assert_eq!(join_ref, reference, "{message}: both slots hold the join_ref");
                 let join = join_ref.as_str().expect("a join_ref").to_owned();
                 assert!(self.joined.contains(&join), "{message}: nothing was joined");
-                assert_eq!(self.ended.insert(join.clone(), (event.to_owned(), self.seen)), None, "{message}: a second end");
+                assert_eq!(
+                    self.ended.insert(join.clone(), (event.to_owned(), self.seen)),
+                    None,
+                    "{message}: a second end"
+                );
                 if self.live.get(topic) == Some(&join) {
                     self.live.remove(topic);
                 }
@@ -181,7 +185,11 @@ impl Ledger {
         }
         for (join, sent) in timed {
             let there = channels.get(sent.topic.as_str()) == Some(&join);
-            assert!(!there || self.replies.contains_key(&sent.reference), "{}: the timed answer to {sent:?}", self.name);
+            assert!(
+                !there || self.replies.contains_key(&sent.reference),
+                "{}: the timed answer to {sent:?}",
+                self.name
+            );
         }
         for (join, (how, behind)) in &ends {
             let Some((told, at)) = self.ended.get(*join) else { panic!("{}: {how} of {join} is missing", self.name) };
@@ -196,7 +204,6 @@ impl Ledger {
     pub fn live(&self) -> &BTreeMap<String, String> {
         &self.live
     }
-
 
     /// The `phx_ref`s of every key on a topic, as folded from what came.
     pub fn present(&self, topic: &str) -> BTreeMap<String, BTreeSet<String>> {
@@ -226,8 +233,7 @@ impl Fold {
         for (key, leaves) in diff["leaves"].as_object().expect("leaves") {
             let gone: BTreeSet<String> = metas(leaves).iter().map(phx_ref).collect();
             let Some(entry) = state.get_mut(key) else { continue };
-            let left: Vec<Value> =
-                metas(entry).iter().filter(|meta| !gone.contains(&phx_ref(meta))).cloned().collect();
+            let left: Vec<Value> = metas(entry).iter().filter(|meta| !gone.contains(&phx_ref(meta))).cloned().collect();
             if left.is_empty() {
                 state.remove(key);
             } else {

@@ -269,7 +269,12 @@ impl Scene {
         for player in &self.players {
             for (topic, said) in &expected {
                 let joined = player.ledger.live().contains_key(topic);
-                assert_eq!(player.ledger.said.contains(said), joined, "{said:?} on {topic} of worker {}", player.worker);
+                assert_eq!(
+                    player.ledger.said.contains(said),
+                    joined,
+                    "{said:?} on {topic} of worker {}",
+                    player.worker
+                );
                 *self.tally.entry("last words").or_default() += u64::from(joined);
             }
         }
@@ -290,7 +295,15 @@ impl Player {
         self.next.to_string()
     }
 
-    fn say(&mut self, join_ref: Option<String>, reference: String, topic: &str, event: &str, number: u64, payload: &Value) {
+    fn say(
+        &mut self,
+        join_ref: Option<String>,
+        reference: String,
+        topic: &str,
+        event: &str,
+        number: u64,
+        payload: &Value,
+    ) {
         self.client.send(&json!([join_ref, reference, topic, event, payload]));
         self.ledger.send(Sent { join_ref, reference, topic: topic.to_owned(), event: event.to_owned(), number });
     }
@@ -318,7 +331,8 @@ fn what_clients_see_obeys_the_order() {
         }
     }
     println!("{sum:?}");
-    for path in ["joins again", "late joins", "late replies", "disconnected", "presences", "last words", "from outside"] {
+    for path in ["joins again", "late joins", "late replies", "disconnected", "presences", "last words", "from outside"]
+    {
         assert!(sum.get(path).is_some_and(|count| *count > 50), "{path} hardly ever happens: {sum:?}");
     }
 }

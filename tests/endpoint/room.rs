@@ -30,12 +30,8 @@ struct Name(String);
 
 pub fn endpoint(promises: &Promises, presence: &Presence) -> Endpoint {
     let (promises, presence) = (promises.clone(), presence.clone());
-    let room = move || Room {
-        promises: promises.clone(),
-        presence: presence.clone(),
-        timed: Vec::new(),
-        who: String::new(),
-    };
+    let room =
+        move || Room { promises: promises.clone(), presence: presence.clone(), timed: Vec::new(), who: String::new() };
     let mount = Mount::new(UserSocket::new().channel("room:*", room)).connect(|info| {
         let name = info.param("name").unwrap_or("nobody").to_owned();
         Connect::accept().id(format!("users:{name}")).assign(Name(name))

@@ -179,7 +179,8 @@ impl Http {
         self.bytes.extend(self.peer.take());
         let text = String::from_utf8(self.bytes.clone()).expect("text");
         let (head, body) = text.split_once("\r\n\r\n")?;
-        let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let length =
+            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
         let length: usize = length.expect("a length");
         let body = body.get(..length)?;
         self.bytes.drain(..head.len() + 4 + length);
