@@ -11,8 +11,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use wingbeat::channels::{Channel, Ctx, Join, JoinCtx, Outcome, Payload, UserSocket};
 use wingbeat::driver::{Driver, DriverChoice, SystemDriver, SystemSeed};
-use wingbeat::engine::{Worker, group};
+use wingbeat::endpoint::{Endpoint, EndpointHandler};
+use wingbeat::engine::{Handle, Worker, group};
 use wingbeat::proto::{MaskingKey, Opcode, encoder};
 use wingbeat::{
     Address, Config, Conn, Encoder, Encoding, Handler, Message, MessageKind, Never, Request, Scope, Upgrade,
@@ -97,7 +99,7 @@ fn counted<T>(act: impl FnOnce() -> T) -> T {
 }
 
 /// What `rounds` cost after a warm-up.
-fn cost(fixture: &mut Fixture, expected: u64, mut round: impl FnMut(&mut Fixture)) -> Cost {
+fn cost<H: Handler>(fixture: &mut Fixture<H>, expected: u64, mut round: impl FnMut(&mut Fixture<H>)) -> Cost {
     let warm_up = if on_uring() { WARM_UP_URING } else { WARM_UP };
     (0..warm_up).for_each(|_| round(fixture));
     COST.set(Cost::default());
@@ -181,13 +183,44 @@ fn on_uring() -> bool {
     std::env::var_os("WINGBEAT_DRIVER").is_some_and(|driver| driver == "uring")
 }
 
-struct Fixture {
-    workers: Vec<(Worker<Service, SystemDriver>, SocketAddr)>,
+struct Fixture<H: Handler = Service> {
+    workers: Vec<(Worker<H, SystemDriver>, SocketAddr)>,
+    target: &'static str,
     now: Instant,
 }
 
 impl Fixture {
     fn new(workers: usize) -> Self {
+        Fixture::with("/", workers, |_, _| Service::default())
+    }
+
+    /// Peers of `worker` that are subscribed.
+    fn subscribers(&mut self, worker: usize, count: usize) -> Vec<TcpStream> {
+        let (subscribe, answer) = (masked(b"s"), plain(b"s"));
+        let peers = (0..count).map(|_| {
+            let mut peer = self.peer(worker);
+            peer.write_all(&subscribe).unwrap();
+            self.receive(std::slice::from_mut(&mut peer), &answer);
+            peer
+        });
+        peers.collect()
+    }
+
+    fn received(&mut self) -> u64 {
+        self.workers.iter_mut().map(|(worker, _)| worker.with(|service, _| service.received)).sum()
+    }
+
+    /// Sends `bytes` and waits until the handler has had `messages` of them.
+    fn handled(&mut self, peer: &mut TcpStream, bytes: &[u8], messages: u64) {
+        let before = self.received();
+        peer.write_all(bytes).unwrap();
+        self.until(|fixture| fixture.received() == before + messages);
+    }
+}
+
+impl<H: Handler> Fixture<H> {
+    /// Workers with handlers of any kind, whose peers ask for `target`.
+    fn with(target: &'static str, workers: usize, make: impl Fn(usize, &Handle<H::Mail>) -> H) -> Self {
         let mut config = Config::default();
         let choice = if on_uring() { DriverChoice::Uring } else { DriverChoice::Epoll };
         let chosen = choice.resolve().unwrap();
@@ -198,12 +231,13 @@ impl Fixture {
         let drivers: Vec<_> = drivers.collect();
         let wakers: Vec<_> = drivers.iter().map(Driver::waker).collect();
         let (seeds, _) = group(&wakers, config);
-        let workers = seeds.into_iter().zip(drivers).map(|(seed, driver)| {
-            let mut worker = seed.start(driver, Service::default());
+        let workers = seeds.into_iter().zip(drivers).enumerate().map(|(index, (seed, driver))| {
+            let handler = make(index, seed.handle());
+            let mut worker = seed.start(driver, handler);
             let Ok(Address::Tcp(address)) = worker.listen(&"127.0.0.1:0".parse().unwrap()) else { panic!("no port") };
             (worker, address)
         });
-        Fixture { workers: workers.collect(), now: Instant::now() }
+        Fixture { workers: workers.collect(), target, now: Instant::now() }
     }
 
     fn turn(&mut self) {
@@ -213,7 +247,7 @@ impl Fixture {
     }
 
     /// Turns until `done`. The kernel's loopback may hand bytes over late, hence the patience.
-    fn until(&mut self, mut done: impl FnMut(&mut Fixture) -> bool) {
+    fn until(&mut self, mut done: impl FnMut(&mut Self) -> bool) {
         for patience in 0.. {
             self.turn();
             if done(self) {
@@ -231,8 +265,11 @@ impl Fixture {
         let mut stream = TcpStream::connect(self.workers[worker].1).unwrap();
         stream.set_nonblocking(true).unwrap();
         stream.set_nodelay(true).unwrap();
-        let request = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            self.target
+        );
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = Vec::new();
         self.until(|_| {
@@ -241,18 +278,6 @@ impl Fixture {
         });
         assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
         stream
-    }
-
-    /// Peers of `worker` that are subscribed.
-    fn subscribers(&mut self, worker: usize, count: usize) -> Vec<TcpStream> {
-        let (subscribe, answer) = (masked(b"s"), plain(b"s"));
-        let peers = (0..count).map(|_| {
-            let mut peer = self.peer(worker);
-            peer.write_all(&subscribe).unwrap();
-            self.receive(std::slice::from_mut(&mut peer), &answer);
-            peer
-        });
-        peers.collect()
     }
 
     /// Turns until each peer has received exactly `expected`.
@@ -266,17 +291,6 @@ impl Fixture {
             });
             assert!(got == expected, "{} bytes, not those that were to come", got.len());
         }
-    }
-
-    fn received(&mut self) -> u64 {
-        self.workers.iter_mut().map(|(worker, _)| worker.with(|service, _| service.received)).sum()
-    }
-
-    /// Sends `bytes` and waits until the handler has had `messages` of them.
-    fn handled(&mut self, peer: &mut TcpStream, bytes: &[u8], messages: u64) {
-        let before = self.received();
-        peer.write_all(bytes).unwrap();
-        self.until(|fixture| fixture.received() == before + messages);
     }
 
     fn received_bytes(&self) -> u64 {
@@ -544,6 +558,99 @@ fn publish_from_another_thread_costs_it_one_allocation() {
         counted(|| handle.publish("room", message));
         fixture.receive(&mut subscriber, &delivery);
     });
+}
+
+// ---- channels ---------------------------------------------------------------------------------------------------
+
+struct Room;
+
+impl Channel for Room {
+    fn join(&mut self, _: &mut JoinCtx<'_>, _: &str, _: Payload<'_>) -> Join {
+        Join::Ok
+    }
+
+    fn handle_in(&mut self, ctx: &mut Ctx<'_>, event: &str, payload: Payload<'_>) -> Outcome {
+        match event {
+            "echo" => return Outcome::ok(payload),
+            "push" => _ = ctx.push("pushed", payload),
+            _ => _ = ctx.broadcast_from(event, payload),
+        }
+        Outcome::NoReply
+    }
+}
+
+fn endpoint() -> Fixture<EndpointHandler> {
+    let endpoint = Endpoint::new().socket("/socket", UserSocket::new().channel("room:*", || Room));
+    Fixture::with("/socket/websocket?vsn=2.0.0", 1, endpoint.handlers().unwrap())
+}
+
+/// Peers that have joined.
+fn members(fixture: &mut Fixture<EndpointHandler>, count: usize) -> Vec<TcpStream> {
+    let join = masked(br#"["1","1","room:a","phx_join",{}]"#);
+    let reply = plain(br#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#);
+    let peers = (0..count).map(|_| {
+        let mut peer = fixture.peer(0);
+        peer.write_all(&join).unwrap();
+        fixture.receive(std::slice::from_mut(&mut peer), &reply);
+        peer
+    });
+    peers.collect()
+}
+
+/// What a broadcast of a channel costs that reaches `subscribers`.
+fn broadcast(subscribers: usize) -> Cost {
+    let mut fixture = endpoint();
+    let mut subscribers = members(&mut fixture, subscribers);
+    let mut publisher = members(&mut fixture, 1).pop().unwrap();
+    let request = masked(br#"["1","2","room:a","shout",{"text":"hello, all of you"}]"#);
+    let delivery = plain(br#"[null,null,"room:a","shout",{"text":"hello, all of you"}]"#);
+    cost(&mut fixture, 0, |fixture| {
+        publisher.write_all(&request).unwrap();
+        fixture.receive(&mut subscribers, &delivery);
+    })
+}
+
+#[test]
+fn a_broadcast_of_a_channel_to_1_and_to_1_000() {
+    assert_eq!(broadcast(1), broadcast(1000));
+}
+
+#[test]
+fn a_push_in_and_a_push_out() {
+    let mut fixture = endpoint();
+    let mut peer = members(&mut fixture, 1);
+    let request = masked(br#"["1","2","room:a","push",{"text":"hello"}]"#);
+    let answer = plain(br#"["1",null,"room:a","pushed",{"text":"hello"}]"#);
+    cost(&mut fixture, 0, |fixture| {
+        peer[0].write_all(&request).unwrap();
+        fixture.receive(&mut peer, &answer);
+    });
+}
+
+#[test]
+fn a_heartbeat() {
+    let mut fixture = endpoint();
+    let mut peer = members(&mut fixture, 1);
+    let request = masked(br#"[null,"2","phoenix","heartbeat",{}]"#);
+    let answer = plain(br#"[null,"2","phoenix","phx_reply",{"status":"ok","response":{}}]"#);
+    cost(&mut fixture, 0, |fixture| {
+        peer[0].write_all(&request).unwrap();
+        fixture.receive(&mut peer, &answer);
+    });
+}
+
+#[test]
+fn a_push_and_its_reply() {
+    let mut fixture = endpoint();
+    let mut peer = members(&mut fixture, 1);
+    let request = masked(br#"["1","2","room:a","echo",{"text":"hello"}]"#);
+    let answer = plain(br#"["1","2","room:a","phx_reply",{"status":"ok","response":{"text":"hello"}}]"#);
+    // The outcome owns its response.
+    let cost = cost(&mut fixture, 1, |fixture| {
+        peer[0].write_all(&request).unwrap();
+        fixture.receive(&mut peer, &answer);
+    });
+    assert_eq!(cost.bytes, ROUNDS as u64 * r#"{"text":"hello"}"#.len() as u64);
 }
 
 // ---- time -------------------------------------------------------------------------------------------------------

@@ -30,6 +30,11 @@ pub trait Outlet {
     /// Forgets a timer.
     fn cancel_timer(&mut self, key: TimerKey);
 
+    /// Forgets all timers of a channel: it has ended. By default they fire, and find nobody.
+    fn forget_timers(&mut self, serial: u32) {
+        let _ = serial;
+    }
+
     /// Holds back what the client sends from now on, in order, until [`Outlet::release`].
     fn hold(&mut self);
 

@@ -316,6 +316,7 @@ impl Socket {
         }
         self.env.disarm(outlet, |timer| timer.serial == joined.meta.serial);
         self.env.forget(joined.meta.serial); // what it subscribed to just now
+        outlet.forget_timers(joined.meta.serial);
         self.unwatch(outlet);
     }
 

@@ -52,6 +52,26 @@ impl Classes {
         FIRST + at
     }
 
+    /// Writes a broadcast as the subscribers of a class get it.
+    pub(super) fn write(&self, class: u8, topic: &str, message: Message<'_>, out: &mut Vec<u8>) -> Encoding {
+        let Some(at) = class.checked_sub(FIRST) else { return Encoding::DELIVER };
+        let Some(kind) = self.kinds.get(usize::from(at)) else { return Encoding::SKIP };
+        let Some(Broadcast { event, payload }) = Broadcast::read(message.kind, message.payload) else {
+            tracing::warn!(topic, "a publication that is no broadcast went to the topic of channels");
+            return Encoding::SKIP;
+        };
+        if kind.intercept.contains(&event) {
+            return Encoding::DELIVER;
+        }
+        match kind.serializer.encode(&Outgoing::Broadcast { topic, event, payload }, out) {
+            Ok(kind) => Encoding::frame(kind),
+            Err(error) => {
+                tracing::warn!(topic, event, %error, "a broadcast cannot be written for the clients of one format");
+                Encoding::SKIP
+            }
+        }
+    }
+
     pub(super) fn of(&self, mount: u16, service: Service) -> u8 {
         match service {
             Service::Socket => SOCKET,
@@ -70,22 +90,7 @@ impl Kind {
 
 impl Encoder for Classes {
     fn encode(&mut self, class: u8, topic: &str, message: Message<'_>, out: &mut Vec<u8>) -> Encoding {
-        let Some(at) = class.checked_sub(FIRST) else { return Encoding::DELIVER };
-        let Some(kind) = self.kinds.get(usize::from(at)) else { return Encoding::SKIP };
-        let Some(Broadcast { event, payload }) = Broadcast::read(message.kind, message.payload) else {
-            tracing::warn!(topic, "a publication that is no broadcast went to the topic of channels");
-            return Encoding::SKIP;
-        };
-        if kind.intercept.contains(&event) {
-            return Encoding::DELIVER;
-        }
-        match kind.serializer.encode(&Outgoing::Broadcast { topic, event, payload }, out) {
-            Ok(kind) => Encoding::frame(kind),
-            Err(error) => {
-                tracing::warn!(topic, event, %error, "a broadcast cannot be written for the clients of one format");
-                Encoding::SKIP
-            }
-        }
+        self.write(class, topic, message, out)
     }
 }
 

@@ -1,13 +1,14 @@
 //! The handler of an endpoint: what each worker does with connections, requests and mail.
 #![forbid(unsafe_code)]
 
-use super::Shared;
 use super::line::{Desk, Gone, Line, Whose};
+use super::{Shared, body};
+
 use super::longpoll::{self, Ask, Reply, Session, SessionId, What};
 use super::mail::{Mail, PostOffice, conn_address};
 use super::mount::{Admitted, LongPollOptions, Refusal, Transport, Vars};
-use super::timers::TimerTable;
-use crate::channels::{Reason, Scratch, Socket};
+use super::timers::{OwnTimers, TimerTable};
+use crate::channels::{Reason, Scratch, Socket, TimerKey};
 use crate::engine::{
     Acceptance, Answer, CloseCause, CloseReason, Conn, ConnId, Encoder, Handle, Handler, ListenerId, Message, Request,
     Response, Scope, Upgrade,
@@ -26,13 +27,17 @@ pub struct EndpointHandler {
     desk: Desk,
     sessions: Slab<Session>,
     listeners: HashMap<ListenerId, SessionId>,
+    /// Long-poll requests of this worker that wait for an answer, and whose sessions are to give it.
+    requests: HashMap<ConnId, SessionId>,
     made: u32,
+    draining: bool,
 }
 
 /// The socket of an open connection.
 #[derive(Debug)]
 pub struct Live {
     socket: Socket,
+    timers: OwnTimers,
     mount: u16,
     address: u128,
 }
@@ -52,7 +57,9 @@ impl EndpointHandler {
             desk,
             sessions: Slab::new(),
             listeners: HashMap::new(),
+            requests: HashMap::new(),
             made: 0,
+            draining: false,
         }
     }
 
@@ -65,14 +72,15 @@ impl EndpointHandler {
             "GET" | "HEAD" | "POST" if !self.shared.origin(mount).allows(request.header("origin"), request) => {
                 longpoll::answer(&json!({ "status": 403 })).into()
             }
-            "GET" => match self.session_of(request, &options) {
-                Some((session, token)) => self.forward(session, request.id(), What::Poll(token)),
+            "GET" => match self.session_of(request, mount, &options) {
+                Some((session, token)) => self.forward(scope, session, request.id(), What::Poll(token)),
                 None => self.new_session(scope, request, mount, vars, options).into(),
             },
             "POST" => {
-                let Some((session, _)) = self.session_of(request, &options) else { return longpoll::gone().into() };
-                match longpoll::messages(request) {
-                    Some(messages) => self.forward(session, request.id(), What::Post(messages)),
+                let session = self.session_of(request, mount, &options);
+                let Some((session, _)) = session else { return longpoll::gone().into() };
+                match body::messages(request.header("content-type"), request.body()) {
+                    Some(messages) => self.forward(scope, session, request.id(), What::Post(messages)),
                     None => longpoll::answer(&json!({ "status": 408 })).into(),
                 }
             }
@@ -81,22 +89,28 @@ impl EndpointHandler {
     }
 
     /// The session that a request's token names, with the token; none if it is not one of ours, or too old.
-    fn session_of(&self, request: &Request<'_>, options: &LongPollOptions) -> Option<(SessionId, String)> {
+    fn session_of(&self, request: &Request<'_>, mount: u16, options: &LongPollOptions) -> Option<(SessionId, String)> {
         let header = request.header("x-phoenix-longpoll-token").and_then(|token| std::str::from_utf8(token).ok());
         let token = match header {
             Some(token) => token.to_owned(),
             None => crate::http::Params::parse(request.query()?).ok()?.text("token")?.to_owned(),
         };
         let signer = &self.shared.signer;
-        let (worker, number) = signer.verify_json(PURPOSE, &token, options.token_age, SystemTime::now()).ok()?;
-        Some((SessionId { worker, number }, token))
+        let (of, worker, number): ((u64, u16), u16, u64) =
+            signer.verify_json(PURPOSE, &token, options.token_age, SystemTime::now()).ok()?;
+        (of == (self.shared.instance, mount)).then_some((SessionId { worker, number }, token))
     }
 
-    fn forward(&self, session: SessionId, request: ConnId, what: What) -> Answer {
-        match self.handle.mail_worker(session.worker, Mail::Ask(Box::new(Ask { session, request, what }))) {
-            Ok(()) => Answer::Later,
-            Err(_) => Response::new(503).into(),
+    fn forward(&mut self, scope: &mut Scope<'_>, session: SessionId, request: ConnId, what: What) -> Answer {
+        self.requests.insert(request, session);
+        let ask = Ask { session, request, what };
+        if session.worker == self.worker {
+            self.asked(scope, ask);
+        } else if self.handle.mail_worker(session.worker, Mail::Ask(Box::new(ask))).is_err() {
+            self.requests.remove(&request);
+            return Response::new(503).into();
         }
+        Answer::Later
     }
 
     /// Runs `connect`, and makes a session for whom it lets in: 410 tells the client that it begins anew.
@@ -108,6 +122,9 @@ impl EndpointHandler {
         vars: Vars,
         options: Arc<LongPollOptions>,
     ) -> Response {
+        if self.draining {
+            return Response::new(503);
+        }
         let refused = || longpoll::answer(&json!({ "status": 403 }));
         let shared = Arc::clone(&self.shared);
         let admitted =
@@ -119,12 +136,13 @@ impl EndpointHandler {
         self.made = self.made.wrapping_add(1);
         let slot = self.sessions.vacant_entry();
         let id = SessionId { worker: self.worker, number: u64::from(self.made) << 32 | slot.key() as u64 };
-        let session = slot.insert(Session::new(id, socket, listener, options));
+        let session = slot.insert(Session::new(id, socket, listener, mount, options));
         self.listeners.insert(listener, id);
         session.begin(scope, &mut self.desk);
         tracing::info!(transport = "longpoll", "a client connected");
-        let token = self.shared.signer.sign_json(PURPOSE, &(id.worker, id.number), SystemTime::now());
-        longpoll::empty(410, &token.expect("two numbers can be written"))
+        let token =
+            shared.signer.sign_json(PURPOSE, &((shared.instance, mount), id.worker, id.number), SystemTime::now());
+        longpoll::empty(410, &token.expect("numbers can be written"))
     }
 
     fn asked(&mut self, scope: &mut Scope<'_>, ask: Ask) {
@@ -133,7 +151,7 @@ impl EndpointHandler {
         let replies = match (session_mut(&mut self.sessions, id), what) {
             (Some(session), What::Poll(token)) => session.poll(scope, desk, request, token),
             (Some(session), What::Post(messages)) => session.post(scope, desk, request, messages),
-            (None, _) => vec![(request, longpoll::gone())],
+            (None, _) => vec![Reply { request, response: longpoll::gone(), session: None }],
         };
         self.send(scope, replies);
         self.bury(scope, id);
@@ -164,13 +182,48 @@ impl EndpointHandler {
         self.send(scope, reply);
     }
 
-    fn send(&self, scope: &mut Scope<'_>, replies: impl IntoIterator<Item = Reply>) {
-        for (request, response) in replies {
+    /// Sends answers, or has them sent by the workers of their requests.
+    fn send(&mut self, scope: &mut Scope<'_>, replies: impl IntoIterator<Item = Reply>) {
+        for reply in replies {
+            let (request, session) = (reply.request, reply.session);
             if request.worker == self.worker {
-                scope.respond(request, response);
-            } else if self.handle.respond(request, response).is_err() {
-                tracing::warn!("a long-poll answer is lost: the worker has no room for mail");
+                self.answer(scope, reply);
+            } else if self.handle.mail_worker(request.worker, Mail::Answer(Box::new(reply))).is_err() {
+                tracing::warn!("a long-poll answer is not sent: the worker has no room for mail");
+                self.answered(session, request, false);
             }
+        }
+    }
+
+    /// Answers a request of this worker, if it still waits, and tells the session.
+    fn answer(&mut self, scope: &mut Scope<'_>, reply: Reply) {
+        let Reply { request, response, session } = reply;
+        self.requests.remove(&request);
+        let sent = scope.respond(request, response);
+        let Some(id) = session.filter(|id| id.worker != self.worker) else {
+            return self.answered(session, request, sent);
+        };
+        if self.handle.mail_worker(id.worker, Mail::Answered { session: id, request, sent }).is_err() {
+            tracing::warn!(sent, "a long-poll session does not learn what became of an answer");
+        }
+    }
+
+    fn answered(&mut self, session: Option<SessionId>, request: ConnId, sent: bool) {
+        if let Some(session) = session.and_then(|id| session_mut(&mut self.sessions, id)) {
+            session.answered(request, sent);
+        }
+    }
+
+    /// The sessions end; there will be no others.
+    fn drain(&mut self, scope: &mut Scope<'_>) {
+        self.draining = true;
+        let ids: Vec<_> = self.sessions.iter().map(|(_, session)| session.state.id).collect();
+        for id in ids {
+            self.with_session(scope, id, |session, scope, desk| {
+                session.act(scope, desk, |socket, outlet| socket.end(outlet, &Reason::Draining));
+                session.state.closed = true;
+                None
+            });
         }
     }
 }
@@ -217,7 +270,8 @@ impl Handler for EndpointHandler {
         if let Some(protocol) = &protocol {
             with = with.protocol(protocol);
         }
-        Upgrade::AcceptWith(Live { socket, mount, address: conn_address(request.id()) }, with)
+        let address = conn_address(request.id());
+        Upgrade::AcceptWith(Live { socket, timers: OwnTimers::default(), mount, address }, with)
     }
 
     fn body_limit(&self, request: &Request<'_>) -> u32 {
@@ -235,35 +289,47 @@ impl Handler for EndpointHandler {
     }
 
     fn request_gone(&mut self, scope: &mut Scope<'_>, id: ConnId) {
-        for (_, session) in &mut self.sessions {
-            session.request_gone(scope, &mut self.desk, id);
+        let Some(session) = self.requests.remove(&id) else { return };
+        if session.worker == self.worker {
+            self.with_session(scope, session, |session, scope, desk| {
+                session.request_gone(scope, desk, id);
+                None
+            });
+        } else if self.handle.mail_worker(session.worker, Mail::RequestGone(session, id)).is_err() {
+            tracing::debug!("a long-poll session learns when it answers that its poll is gone");
         }
     }
 
     fn open(&mut self, conn: &mut Conn<'_>, live: &mut Live) {
-        live.socket.open(&mut Line { conn, desk: &mut self.desk, mount: live.mount });
+        let Live { socket, timers, mount, .. } = live;
+        socket.open(&mut Line { conn, desk: &mut self.desk, timers, mount: *mount });
     }
 
     fn message(&mut self, conn: &mut Conn<'_>, live: &mut Live, message: Message<'_>) {
-        let mut line = Line { conn, desk: &mut self.desk, mount: live.mount };
-        live.socket.message(&mut line, message.kind, message.payload);
+        let Live { socket, timers, mount, .. } = live;
+        let mut line = Line { conn, desk: &mut self.desk, timers, mount: *mount };
+        socket.message(&mut line, message.kind, message.payload);
         self.desk.scratch.shrink();
     }
 
     fn delivery(&mut self, conn: &mut Conn<'_>, live: &mut Live, topic: &str, message: Message<'_>) {
-        let mut line = Line { conn, desk: &mut self.desk, mount: live.mount };
-        live.socket.delivery(&mut line, topic, message.kind, message.payload);
+        let Live { socket, timers, mount, .. } = live;
+        let mut line = Line { conn, desk: &mut self.desk, timers, mount: *mount };
+        socket.delivery(&mut line, topic, message.kind, message.payload);
     }
 
     fn mail(&mut self, conn: &mut Conn<'_>, live: &mut Live, mail: Mail) {
+        let Live { socket, timers, mount, .. } = live;
         if let Mail::Letter(letter) = mail {
-            live.socket.letter(&mut Line { conn, desk: &mut self.desk, mount: live.mount }, letter);
+            socket.letter(&mut Line { conn, desk: &mut self.desk, timers, mount: *mount }, letter);
         }
     }
 
     fn conn_timer(&mut self, conn: &mut Conn<'_>, live: &mut Live, token: u64) {
+        let Live { socket, timers, mount, .. } = live;
+        timers.remove(TimerKey(token));
         if let Some(Whose::Channel(serial, token)) = self.desk.timers.fired(token) {
-            live.socket.timer(&mut Line { conn, desk: &mut self.desk, mount: live.mount }, serial, token);
+            socket.timer(&mut Line { conn, desk: &mut self.desk, timers, mount: *mount }, serial, token);
         }
     }
 
@@ -272,6 +338,7 @@ impl Handler for EndpointHandler {
             CloseCause::Drain => Reason::Draining,
             _ => Reason::Closed,
         };
+        live.timers.all().for_each(|key| self.desk.timers.cancel(scope, key));
         let mut gone = Gone { scope, desk: &mut self.desk, address: live.address };
         live.socket.end(&mut gone, &why);
     }
@@ -279,7 +346,7 @@ impl Handler for EndpointHandler {
     fn heard(&mut self, scope: &mut Scope<'_>, listener: ListenerId, topic: &str, message: Message<'_>) {
         let Some(&id) = self.listeners.get(&listener) else { return };
         self.with_session(scope, id, |session, scope, desk| {
-            session.hear(scope, desk, topic, message);
+            session.act(scope, desk, |socket, outlet| socket.delivery(outlet, topic, message.kind, message.payload));
             None
         });
     }
@@ -291,16 +358,16 @@ impl Handler for EndpointHandler {
                 session.act(scope, desk, |socket, outlet| socket.letter(outlet, letter));
                 None
             }),
-            Mail::Drain => {
-                let ids: Vec<_> = self.sessions.iter().map(|(_, session)| session.state.id).collect();
-                for id in ids {
-                    self.with_session(scope, id, |session, scope, desk| {
-                        session.act(scope, desk, |socket, outlet| socket.end(outlet, &Reason::Draining));
-                        session.state.closed = true;
-                        None
-                    });
-                }
-            }
+            Mail::Answer(reply) => self.answer(scope, *reply),
+            Mail::Answered { session, request, sent } => self.with_session(scope, session, |session, _, _| {
+                session.answered(request, sent);
+                None
+            }),
+            Mail::RequestGone(session, request) => self.with_session(scope, session, |session, scope, desk| {
+                session.request_gone(scope, desk, request);
+                None
+            }),
+            Mail::Drain => self.drain(scope),
             Mail::Letter(_) => {}
         }
     }
@@ -308,8 +375,9 @@ impl Handler for EndpointHandler {
     fn timer(&mut self, scope: &mut Scope<'_>, token: u64) {
         match self.desk.timers.fired(token) {
             Some(Whose::Clock(id)) => self.with_session(scope, id, Session::clock),
-            Some(Whose::Session(id, serial, token)) => self.with_session(scope, id, |session, scope, desk| {
-                session.act(scope, desk, |socket, outlet| socket.timer(outlet, serial, token));
+            Some(Whose::Session(id, serial, own)) => self.with_session(scope, id, |session, scope, desk| {
+                session.fired(TimerKey(token));
+                session.act(scope, desk, |socket, outlet| socket.timer(outlet, serial, own));
                 None
             }),
             Some(Whose::Channel(..)) | None => {}
@@ -319,6 +387,12 @@ impl Handler for EndpointHandler {
 
 impl fmt::Debug for EndpointHandler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndpointHandler").field("worker", &self.worker).finish_non_exhaustive()
+        f.debug_struct("EndpointHandler")
+            .field("worker", &self.worker)
+            .field("sessions", &self.sessions.len())
+            .field("listeners", &self.listeners.len())
+            .field("requests", &self.requests.len())
+            .field("timers", &self.desk.timers.len())
+            .finish_non_exhaustive()
     }
 }

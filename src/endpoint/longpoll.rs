@@ -6,16 +6,14 @@
 use super::line::{Desk, Whose};
 use super::mail::session_address;
 use super::mount::LongPollOptions;
+use super::timers::OwnTimers;
 use crate::channels::{Address, Outlet, Reason, Refused, Scratch, Sent, Service, Socket, TimerKey};
 use crate::engine::{ConnId, ListenerId, Message, Request, Response, Scope};
 use crate::proto::{CloseCode, MessageKind};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
-use std::collections::VecDeque;
-use std::{mem, sync::Arc, time::Duration};
+use std::collections::{HashMap, VecDeque};
+use std::{sync::Arc, time::Duration};
 
-/// Messages that one request may bring; those beyond are ignored.
-const BATCH: usize = 100;
 /// Bytes of what a client sent while one of its joins is being decided.
 const WAITING_BYTES: usize = 1 << 20;
 
@@ -53,16 +51,15 @@ pub(super) struct Session {
 pub(super) struct State {
     pub(super) id: SessionId,
     pub(super) listener: ListenerId,
+    mount: u16,
     options: Arc<LongPollOptions>,
-    /// Messages that wait for a poll.
+    /// The encoding class of each topic that is subscribed.
+    served: HashMap<Box<str>, u8>,
+    timers: OwnTimers,
+    /// Messages that wait for a poll, those in flight first.
     out: VecDeque<Box<str>>,
     out_bytes: usize,
-    /// What was sent after a publication of the session's own that it has not heard yet: a reply must not overtake the
-    /// broadcast before it.
-    behind: VecDeque<Behind>,
-    /// A topic that this session alone hears: what is published here after another publication is heard after it. None if
-    /// the server had no room for the subscription; then replies overtake.
-    fence: Option<Box<str>>,
+    flight: Option<Flight>,
     /// The poll that waits for messages, and the token it came with.
     poll: Option<(ConnId, String)>,
     clock: Option<TimerKey>,
@@ -72,11 +69,11 @@ pub(super) struct State {
     pub(super) closed: bool,
 }
 
-/// A place in the order of what a session sends.
-enum Behind {
-    /// What has been heard when the fence is.
-    Publication,
-    Message(Box<str>),
+/// Messages in an answer of which it is not known yet whether its request still waits: it may be another worker's.
+#[derive(Clone, Copy)]
+struct Flight {
+    request: ConnId,
+    messages: usize,
 }
 
 /// The outlet of a session.
@@ -84,23 +81,35 @@ pub(super) struct Wire<'a, 'c> {
     pub(super) scope: &'a mut Scope<'c>,
     pub(super) desk: &'a mut Desk,
     pub(super) state: &'a mut State,
-    /// Whether what is sent belongs to a publication that is heard now: it is before all that is behind.
-    heard: bool,
 }
 
-/// An answer to a request, to be sent by whoever can.
-pub(super) type Reply = (ConnId, Response);
+/// An answer to a request, to be sent by the request's worker.
+#[derive(Debug)]
+pub struct Reply {
+    pub(super) request: ConnId,
+    pub(super) response: Response,
+    /// The session that has to know whether it was sent, because messages are in it.
+    pub(super) session: Option<SessionId>,
+}
 
 impl Session {
-    pub(super) fn new(id: SessionId, socket: Socket, listener: ListenerId, options: Arc<LongPollOptions>) -> Session {
+    pub(super) fn new(
+        id: SessionId,
+        socket: Socket,
+        listener: ListenerId,
+        mount: u16,
+        options: Arc<LongPollOptions>,
+    ) -> Session {
         let state = State {
             id,
             listener,
+            mount,
             options,
+            served: HashMap::new(),
+            timers: OwnTimers::default(),
             out: VecDeque::new(),
             out_bytes: 0,
-            behind: VecDeque::new(),
-            fence: None,
+            flight: None,
             poll: None,
             clock: None,
             held: false,
@@ -119,30 +128,19 @@ impl Session {
         run: impl FnOnce(&mut Socket, &mut dyn Outlet),
     ) {
         let Session { socket, state } = self;
-        let mut wire = Wire { scope, desk, state, heard: false };
+        let mut wire = Wire { scope, desk, state };
         run(socket, &mut wire);
         while !wire.state.held && !wire.state.closed {
             let Some((kind, bytes)) = wire.state.waiting.pop_front() else { break };
-            wire.state.waiting_bytes -= bytes.len();
+            wire.state.waiting_bytes -= waiting_size(&bytes);
             socket.message(&mut wire, kind, &bytes);
         }
     }
 
     /// The session was asked for the first time: the clock begins.
     pub(super) fn begin(&mut self, scope: &mut Scope<'_>, desk: &mut Desk) {
-        let fence = format!("\0longpoll/{}", self.state.id.number);
-        self.state.fence = scope.listener_subscribe(self.state.listener, &fence).is_ok().then(|| fence.into());
         self.act(scope, desk, |socket, outlet| socket.open(outlet));
         self.arm(scope, desk, self.state.options.window * 3 / 2);
-    }
-
-    /// A publication on a topic of the session's.
-    pub(super) fn hear(&mut self, scope: &mut Scope<'_>, desk: &mut Desk, topic: &str, message: Message<'_>) {
-        let Session { socket, state } = self;
-        if state.fence.as_deref() == Some(topic) {
-            return state.pass_fence();
-        }
-        socket.delivery(&mut Wire { scope, desk, state, heard: true }, topic, message.kind, message.payload);
     }
 
     /// A poll: answered at once if messages wait, else within the window. A poll that waited before has been given up.
@@ -153,7 +151,8 @@ impl Session {
         request: ConnId,
         token: String,
     ) -> Vec<Reply> {
-        let stale = self.state.poll.replace((request, token)).map(|(stale, token)| (stale, empty(204, &token)));
+        let stale =
+            self.state.poll.replace((request, token)).map(|(stale, token)| Reply::new(stale, empty(204, &token)));
         self.arm(scope, desk, self.state.options.window);
         stale.into_iter().chain(self.flush(scope, desk)).collect()
     }
@@ -168,7 +167,7 @@ impl Session {
     ) -> Vec<Reply> {
         for (kind, bytes) in messages {
             if self.state.held {
-                self.state.waiting_bytes += bytes.len();
+                self.state.waiting_bytes += waiting_size(&bytes);
                 self.state.waiting.push_back((kind, bytes));
                 self.state.closed |= self.state.waiting_bytes > WAITING_BYTES;
             } else {
@@ -179,32 +178,46 @@ impl Session {
             }
         }
         let status = if self.state.closed { 408 } else { 200 };
-        self.flush(scope, desk).into_iter().chain([(request, answer(&json!({ "status": status })))]).collect()
+        let taken = Reply::new(request, answer(&json!({ "status": status })));
+        self.flush(scope, desk).into_iter().chain([taken]).collect()
     }
 
-    /// Gives a poll that waits what there is to give.
+    /// Gives a poll that waits what there is to give. The messages stay until [`Session::answered`].
     pub(super) fn flush(&mut self, scope: &mut Scope<'_>, desk: &mut Desk) -> Option<Reply> {
         let state = &mut self.state;
-        if state.out.is_empty() {
+        if state.out.is_empty() || state.flight.is_some() {
             return None;
         }
         let (request, token) = state.poll.take()?;
-        state.out_bytes = state.behind.iter().map(Behind::bytes).sum();
-        let messages = state.out.drain(..).collect::<Vec<_>>();
+        state.flight = Some(Flight { request, messages: state.out.len() });
+        let response = answer(&json!({ "status": 200, "token": token, "messages": state.out }));
+        let session = Some(state.id);
         self.arm(scope, desk, self.state.options.window * 3 / 2);
-        Some((request, answer(&json!({ "status": 200, "token": token, "messages": messages }))))
+        Some(Reply { request, response, session })
+    }
+
+    /// What became of an answer with messages: if its request was gone they wait for the next poll.
+    pub(super) fn answered(&mut self, request: ConnId, sent: bool) {
+        let state = &mut self.state;
+        let Some(flight) = state.flight.take_if(|flight| flight.request == request) else { return };
+        if sent {
+            state.out_bytes -= state.out.drain(..flight.messages).map(|text| text.len()).sum::<usize>();
+        }
     }
 
     /// Time is up: for the poll that waits, or for a client that does not poll.
     pub(super) fn clock(&mut self, scope: &mut Scope<'_>, desk: &mut Desk) -> Option<Reply> {
         self.state.clock = None;
+        if let Some(flight) = self.state.flight {
+            self.answered(flight.request, true); // the other worker had no room to say it
+        }
         let Some((request, token)) = self.state.poll.take() else {
             self.act(scope, desk, |socket, outlet| socket.end(outlet, &Reason::Inactive));
             self.state.closed = true;
             return None;
         };
         self.arm(scope, desk, self.state.options.window * 3 / 2);
-        Some((request, empty(204, &token)))
+        Some(Reply::new(request, empty(204, &token)))
     }
 
     /// The connection on which a poll waited is gone.
@@ -217,11 +230,15 @@ impl Session {
     /// The session is over: what is answered to the poll that waits.
     pub(super) fn bury(mut self, scope: &mut Scope<'_>, desk: &mut Desk) -> Option<Reply> {
         self.act(scope, desk, |socket, outlet| socket.end(outlet, &Reason::Closed));
-        if let Some(clock) = self.state.clock.take() {
-            desk.timers.cancel(scope, clock);
-        }
+        let State { clock, timers, .. } = &mut self.state;
+        clock.take().into_iter().chain(timers.all()).for_each(|key| desk.timers.cancel(scope, key));
         scope.listener_close(self.state.listener);
-        self.state.poll.take().map(|(request, _)| (request, gone()))
+        self.state.poll.take().map(|(request, _)| Reply::new(request, gone()))
+    }
+
+    /// A timer of one of its channels has fired.
+    pub(super) fn fired(&mut self, key: TimerKey) {
+        self.state.timers.remove(key);
     }
 
     fn arm(&mut self, scope: &mut Scope<'_>, desk: &mut Desk, after: Duration) {
@@ -229,28 +246,6 @@ impl Session {
             desk.timers.cancel(scope, clock);
         }
         self.state.clock = Some(desk.timers.set(scope, after, Whose::Clock(self.state.id)));
-    }
-}
-
-impl Behind {
-    fn bytes(&self) -> usize {
-        match self {
-            Behind::Publication => 0,
-            Behind::Message(text) => text.len(),
-        }
-    }
-}
-
-impl State {
-    /// The first publication among what is behind has been heard: what follows it is next.
-    fn pass_fence(&mut self) {
-        if self.behind.pop_front().is_none() {
-            return; // published by somebody else
-        }
-        while let Some(Behind::Message(text)) = self.behind.front_mut() {
-            self.out.push_back(mem::take(text));
-            self.behind.pop_front();
-        }
     }
 }
 
@@ -262,10 +257,7 @@ impl Outlet for Wire<'_, '_> {
         }
         let Ok(text) = simdutf8::basic::from_utf8(bytes) else { return Sent::Invalid };
         self.state.out_bytes += text.len();
-        match self.heard || self.state.behind.is_empty() {
-            true => self.state.out.push_back(text.into()),
-            false => self.state.behind.push_back(Behind::Message(text.into())),
-        }
+        self.state.out.push_back(text.into());
         if self.state.out_bytes > self.state.options.buffer_bytes {
             tracing::debug!("a long-poll session is not polled as fast as messages come");
             self.state.closed = true;
@@ -273,34 +265,49 @@ impl Outlet for Wire<'_, '_> {
         Sent::Queued
     }
 
-    fn subscribe(&mut self, topic: &str, _: Service) -> Result<(), Refused> {
-        self.scope.listener_subscribe(self.state.listener, topic).map_err(|_| Refused)
+    fn subscribe(&mut self, topic: &str, service: Service) -> Result<(), Refused> {
+        self.scope.listener_subscribe(self.state.listener, topic).map_err(|_| Refused)?;
+        self.state.served.insert(topic.into(), self.desk.classes.of(self.state.mount, service));
+        Ok(())
     }
 
     fn unsubscribe(&mut self, topic: &str) {
         self.scope.listener_unsubscribe(self.state.listener, topic);
+        self.state.served.remove(topic);
     }
 
+    /// What the session's own client is to get goes there at once: a listener hears after the callback, when a reply to
+    /// the same message would be there already.
     fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) {
         let message = Message { kind, payload: bytes };
-        if !all {
-            self.scope.publish_from_listener(self.state.listener, topic, message);
-            return;
+        let own = self.state.served.get(topic).filter(|_| all).copied();
+        let mut written = Vec::new();
+        let frame = own.and_then(|class| self.desk.classes.write(class, topic, message, &mut written).frame);
+        if let Some(kind) = frame {
+            let _ = self.send(kind, &written);
         }
-        self.scope.publish(topic, message);
-        if let Some(fence) = &self.state.fence {
-            self.scope.publish(fence, Message::binary(&[]));
-            self.state.behind.push_back(Behind::Publication);
-            self.heard = false;
-        }
+        let _ = match all && frame.is_none() {
+            true => self.scope.publish(topic, message),
+            false => self.scope.publish_from_listener(self.state.listener, topic, message),
+        };
     }
 
     fn set_timer(&mut self, delay: Duration, serial: u32, token: u64) -> TimerKey {
-        self.desk.timers.set(self.scope, delay, Whose::Session(self.state.id, serial, token))
+        let Wire { scope, desk, state } = self;
+        let whose = Whose::Session(state.id, serial, token);
+        state.timers.add(serial, || desk.timers.set(scope, delay, whose))
     }
 
     fn cancel_timer(&mut self, key: TimerKey) {
-        self.desk.timers.cancel(self.scope, key);
+        if self.state.timers.remove(key) {
+            self.desk.timers.cancel(self.scope, key);
+        }
+    }
+
+    fn forget_timers(&mut self, serial: u32) {
+        for key in self.state.timers.of_channel(serial) {
+            self.desk.timers.cancel(self.scope, key);
+        }
     }
 
     fn hold(&mut self) {
@@ -324,21 +331,16 @@ impl Outlet for Wire<'_, '_> {
     }
 }
 
-/// The messages of a POST; none if one cannot be read.
-pub(super) fn messages(request: &Request<'_>) -> Option<Vec<(MessageKind, Vec<u8>)>> {
-    if request.header("content-type") != Some(b"application/x-ndjson") {
-        return Some(vec![(MessageKind::Text, request.body().to_vec())]);
+impl Reply {
+    /// An answer without messages.
+    fn new(request: ConnId, response: Response) -> Reply {
+        Reply { request, response, session: None }
     }
-    let items = request.body().split(|byte| *byte == b'\n').take(BATCH);
-    items.map(|item| message(item.strip_suffix(b"\r").unwrap_or(item))).collect()
 }
 
-/// An item of a batch: a text message, or a binary one in base64.
-pub(super) fn message(item: &[u8]) -> Option<(MessageKind, Vec<u8>)> {
-    match item.first() {
-        Some(b'[') => Some((MessageKind::Text, item.to_vec())),
-        _ => Some((MessageKind::Binary, STANDARD.decode(item).ok()?)),
-    }
+/// What a message that waits costs: one without bytes is not free either.
+fn waiting_size(bytes: &[u8]) -> usize {
+    bytes.len() + size_of::<(MessageKind, Vec<u8>)>()
 }
 
 /// Every answer is a 200 that says what it really is in its body.

@@ -1,7 +1,7 @@
 //! What crosses threads to a worker of an endpoint, and how a socket is addressed from outside.
 #![forbid(unsafe_code)]
 
-use super::longpoll::{Ask, SessionId};
+use super::longpoll::{Ask, Reply, SessionId};
 use crate::channels::{Full, Letter, Post};
 use crate::driver::SocketId;
 use crate::engine::{ConnId, Handle};
@@ -15,6 +15,19 @@ pub enum Mail {
     Session(SessionId, Letter),
     /// A long-poll request for a session of this worker, which came in on another.
     Ask(Box<Ask>),
+    /// The answer to a long-poll request of this worker, by the session's worker.
+    Answer(Box<Reply>),
+    /// Whether an answer with messages found its request waiting.
+    Answered {
+        /// Whose messages they are.
+        session: SessionId,
+        /// Which request was answered.
+        request: ConnId,
+        /// If not, they stay for the next poll.
+        sent: bool,
+    },
+    /// A request that waits for a session's messages is gone.
+    RequestGone(SessionId, ConnId),
     /// The sessions of this worker end.
     Drain,
 }
@@ -52,6 +65,9 @@ impl fmt::Debug for Mail {
             Mail::Letter(_) => "Letter",
             Mail::Session(..) => "Session",
             Mail::Ask(_) => "Ask",
+            Mail::Answer(_) => "Answer",
+            Mail::Answered { .. } => "Answered",
+            Mail::RequestGone(..) => "RequestGone",
             Mail::Drain => "Drain",
         })
     }

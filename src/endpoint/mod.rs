@@ -20,6 +20,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[doc(hidden)] // public for the fuzz target alone: no part of the API
+pub mod body;
 mod classes;
 mod handler;
 mod line;
@@ -43,7 +45,7 @@ use crate::server::{Running, Server, ToAddress};
 use classes::Classes;
 use mount::Vars;
 use path::Pattern;
-use std::{error, fmt, io, sync::Arc};
+use std::{error, fmt, io, sync::Arc, time::Duration};
 
 /// What a program serves: sockets at paths, and everything else by a [`Router`].
 #[derive(Debug)]
@@ -71,6 +73,8 @@ struct Shared {
     router: Router,
     origin: OriginPolicy,
     signer: Signer,
+    /// Tells this process's sessions from those of others with the same secret, and from those before a restart.
+    instance: u64,
     classes: Arc<Classes>,
 }
 
@@ -185,7 +189,12 @@ impl Endpoint {
     /// # Errors
     /// As [`Server::spawn`].
     pub fn spawn_on(self, server: Server) -> io::Result<Serving> {
-        let mut server = server.config(self.config);
+        let mut config = self.config;
+        // A poll waits for its window, and is answered by the session, not by the engine.
+        let window = self.mounts.iter().filter_map(|place| Some(place.longpoll.as_ref()?.1.window)).max();
+        let answer = window.unwrap_or_default().saturating_add(ANSWER_SLACK);
+        config.limits.answer_timeout = config.limits.answer_timeout.max(answer);
+        let mut server = server.config(config);
         if let Some(workers) = self.workers {
             server = server.workers(workers);
         }
@@ -200,7 +209,9 @@ impl Endpoint {
     ///
     /// # Errors
     /// The system has no randomness for the secret that was not given.
-    pub fn handlers(self) -> io::Result<impl Fn(usize, &Handle<Mail>) -> EndpointHandler + Send + Sync + 'static> {
+    pub fn handlers(
+        self,
+    ) -> io::Result<impl Fn(usize, &Handle<Mail>) -> EndpointHandler + Clone + Send + Sync + 'static> {
         let shared = Arc::new(self.share()?);
         Ok(move |worker, handle: &Handle<Mail>| EndpointHandler::new(Arc::clone(&shared), worker, handle))
     }
@@ -210,18 +221,18 @@ impl Endpoint {
         for (place, index) in self.mounts.iter().zip(0..) {
             classes.add(index, &place.mount.socket);
         }
-        let signer = match self.signer {
-            Some(signer) => signer,
-            None => {
-                let mut secret = [0; 32];
-                getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
-                Signer::new(&secret).expect("32 bytes are enough")
-            }
-        };
+        let mut random = [0; 40];
+        getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+        let (instance, secret) = random.split_at(8);
+        let instance = u64::from_le_bytes(instance.try_into().expect("8 bytes"));
+        let signer = self.signer.unwrap_or_else(|| Signer::new(secret).expect("32 bytes are enough"));
         let Endpoint { mounts, router, origin, .. } = self;
-        Ok(Shared { mounts, router, origin, signer, classes: Arc::new(classes) })
+        Ok(Shared { mounts, router, origin, signer, instance, classes: Arc::new(classes) })
     }
 }
+
+/// What an answer may take beyond the window of a poll.
+const ANSWER_SLACK: Duration = Duration::from_secs(5);
 
 impl Default for Endpoint {
     fn default() -> Self {
