@@ -44,6 +44,7 @@
 //! # Features
 //!
 //! `epoll` (default): the engine, on Linux. Without it [`proto`], [`buffer`] and [`pubsub`] remain, on any system.
+//! `uring` (default): io_uring beside epoll, chosen at start ([`Server::driver`]).
 //! `cli`: the program `wingbeat`. A feature adds; none changes a default or weakens a limit.
 #![deny(unsafe_code)]
 
