@@ -193,8 +193,8 @@ fn a_driver_that_is_insisted_on_serves_or_is_refused() {
     for driver in ["uring", "epoll", "auto"] {
         let server = Server::start(&["--driver", driver]);
         assert_eq!(server.get("GET /healthz"), (200, "ok\n".to_owned()), "{driver}");
-        let (code, _, stderr) =
-            run(&["load", "echo", &server.url("/echo"), "-c", "3", "-d", "300ms", "--warmup", "50ms", "--driver", driver]);
+        let flags = ["-c", "3", "-d", "300ms", "--warmup", "50ms", "--driver", driver];
+        let (code, _, stderr) = run(&[&["load", "echo", &server.url("/echo")][..], &flags].concat());
         assert_eq!(code, 0, "{driver}: {stderr:?}");
     }
 }
