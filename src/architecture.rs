@@ -29,8 +29,8 @@
 //! * [`buffer`](crate::buffer): memory that is made once and used again. A *frame* is written once and referred to by 4
 //!   bytes; a *batch* is what a driver owns while a send is in flight.
 //! * [`proto`](crate::proto): RFC 6455 without I/O, clock or randomness: bytes in, events out, bytes out.
-//! * [`driver`](crate::driver): moves bytes between sockets and a worker, by completions. `epoll` for real, `sim` for
-//!   proof.
+//! * [`driver`](crate::driver): moves bytes between sockets and a worker, by completions. `epoll` and `uring` for real,
+//!   `sim` for proof.
 //! * [`pubsub`](crate::pubsub): topics, subscriptions and walks over plain integers.
 //! * [`engine`](crate::engine): a worker's turn; connections, outboxes, timers, mail, limits, drain.
 //! * [`channels`](crate::channels): the Phoenix model without I/O; a socket is told what came in and acts on an
@@ -56,7 +56,8 @@
 //!
 //! Readiness leaks into everything above it, and an interface of readiness wastes io_uring. Completions cost epoll
 //! nothing, because the worker owns one receive buffer: the driver receives into it and lends the bytes for a callback.
-//! A connection that has nothing in progress owns no bytes at all.
+//! A connection that has nothing in progress owns no bytes at all. io_uring receives into provided buffers that all
+//! sockets share, and lends from those; its sends are handed over by the system call that waits for the next turn.
 //!
 //! # Why publications are walked, not pushed
 //!
@@ -117,5 +118,16 @@
 //!
 //! # Where `unsafe` is
 //!
-//! Nowhere in the library. Every file forbids it (`lib.rs` and `driver/mod.rs` deny it, for what may come below them); system calls go through mio, socket2, rustix and nix.
+//! In three files of `driver/uring`; every other file forbids it (those above them deny it), and system calls go through
+//! mio, socket2, rustix and nix. What the three rest on:
+//!
+//! * `queue.rs`: memory that an operation names outlives the operation. A batch stays in its slot until the last
+//!   completion of its send, and its bytes are frames that neither change nor die while the batch holds them, which safe
+//!   code ensures (`Rc::get_mut`). Message headers need to live only until the kernel has taken the entry.
+//! * `buf_ring.rs`: the kernel writes only behind what it has announced; what it announced is lent once, within a buffer
+//!   that goes back to the kernel after that.
+//! * `sockets.rs`: one call, which promises the first of these.
+//!
+//! The driver counts operations that have not ended. Dropped, it ends them and waits; if the kernel does not end them,
+//! what they name is leaked.
 #![forbid(unsafe_code)]

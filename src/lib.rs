@@ -71,7 +71,7 @@
 //! * `epoll` (default): the engine, on Linux, with [`endpoint`] and [`http`]. Without it [`proto`], [`buffer`], [`pubsub`],
 //!   the blocking [`client`] and all of [`channels`] that does no I/O remain, on any system: serializers, sockets, presence,
 //!   tokens, the test kit.
-//! * `uring` (default): beside it the driver on io_uring.
+//! * `uring` (default): io_uring beside epoll, chosen at start ([`Server::driver`]).
 //! * `jwt`: `channels::jwt`, tokens that somebody else signed.
 //! * `cli`: the program `wingbeat`.
 //!

@@ -207,6 +207,25 @@ fn what_cannot_be_done_is_one_line_and_exit_1() {
     }
 }
 
+/// On a machine without io_uring the flag is refused, with the reason.
+#[test]
+fn a_driver_that_is_insisted_on_serves_or_is_refused() {
+    let works = wingbeat::driver::DriverChoice::Uring.resolve();
+    if let Err(why) = works {
+        let (code, _, stderr) = run(&["serve", "--driver", "uring"]);
+        assert_eq!((code, stderr.len()), (1, 1), "{stderr:?}");
+        assert!(stderr[0].contains(&why.to_string()), "{}", stderr[0]);
+        return;
+    }
+    for driver in ["uring", "epoll", "auto"] {
+        let server = Server::start(&["--driver", driver]);
+        assert_eq!(server.get("GET /healthz"), (200, "ok\n".to_owned()), "{driver}");
+        let flags = ["-c", "3", "-d", "300ms", "--warmup", "50ms", "--driver", driver];
+        let (code, _, stderr) = run(&[&["load", "echo", &server.url("/echo")][..], &flags].concat());
+        assert_eq!(code, 0, "{driver}: {stderr:?}");
+    }
+}
+
 #[test]
 fn connections_that_fail_are_told_by_kind() {
     let server = Server::start(&[]);

@@ -46,7 +46,7 @@ for file in $(compgen -G 'tests/*.rs'; compgen -G 'tests/*/main.rs'); do
   eval "suite_$name() { cargo test --features cli --test $name; }"
 done
 
-for name in server zero_alloc; do
+for name in server zero_alloc own_descriptor_table; do
   suite "${name//_/-}-uring" "the same as ${name//_/-} on io_uring"
   eval "suite_${name}_uring() { WINGBEAT_DRIVER=uring cargo test --features cli --test $name; }"
 done

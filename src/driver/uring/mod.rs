@@ -122,6 +122,11 @@ impl UringSeed {
     /// # Errors
     /// [`Unavailable`](super::Unavailable), as an [`io::Error`] of kind `Unsupported`.
     pub fn start(self) -> io::Result<Uring> {
+        self.start_with(true)
+    }
+
+    /// As [`UringSeed::start`]; `incremental`: with buffers that are used piece by piece, if the kernel has them.
+    fn start_with(self, incremental: bool) -> io::Result<Uring> {
         let UringSeed { bell, config } = self;
         let config = config.normalized();
         let entries = config.events.min(ENTRIES_MAX);
@@ -129,7 +134,10 @@ impl UringSeed {
         let queue = Queue::new(entries as u32, completions as u32).map_err(|error| probe::reason(&error))?;
         // Buffers go back only after a poll, so that their sum bounds what it brings of one socket.
         let (size, total) = (config.receive_buffer, config.receive_budget);
-        let buffers = queue.register_buffers(size, total, true).or_else(|_| queue.register_buffers(size, total, false));
+        let buffers = match queue.register_buffers(size, total, incremental) {
+            Err(_) if incremental => queue.register_buffers(size, total, false),
+            outcome => outcome,
+        };
         let buffers = buffers.map_err(|error| probe::reason(&error))?;
         Ok(Uring {
             queue,

@@ -61,10 +61,10 @@ fn batch(slab: &mut FrameSlab, bytes: &[u8]) -> SendBatch {
 
 /// Before each poll the kernel is made to end everything: accepts, receives, sends, polls, the waker's read. Nothing is
 /// lost, doubled or left.
-#[test]
-fn what_the_kernel_ends_is_asked_for_again() {
+fn everything_ends_all_the_time(incremental: bool) {
     let config = DriverConfig { receive_buffer: 3000, receive_budget: 6000, ..DriverConfig::default() };
-    let (mut driver, mut log) = (Uring::new(config).unwrap(), Log::default());
+    let driver = UringSeed::new(config).unwrap().start_with(incremental);
+    let (mut driver, mut log) = (driver.unwrap(), Log::default());
     let mut slab = FrameSlab::new(FrameSlabConfig::default());
     let listener = driver.listen(&"127.0.0.1:0".parse().unwrap(), OPTIONS).unwrap();
     let address = driver.local_address(listener).unwrap();
@@ -120,9 +120,20 @@ fn what_the_kernel_ends_is_asked_for_again() {
 }
 
 #[test]
-fn more_sockets_than_buffers_all_get_their_turn() {
+fn what_the_kernel_ends_is_asked_for_again() {
+    everything_ends_all_the_time(true);
+}
+
+#[test]
+fn what_the_kernel_ends_is_asked_for_again_with_whole_buffers() {
+    everything_ends_all_the_time(false);
+}
+
+/// Far more sockets have bytes than there are buffers: most receives end for want of one.
+fn everybody_waits_for_buffers(incremental: bool) {
     let config = DriverConfig { receive_buffer: 10, receive_budget: 40, events: 4, ..DriverConfig::default() };
-    let (mut driver, mut log) = (Uring::new(config).unwrap(), Log::default());
+    let driver = UringSeed::new(config).unwrap().start_with(incremental);
+    let (mut driver, mut log) = (driver.unwrap(), Log::default());
     let mut slab = FrameSlab::new(FrameSlabConfig::default());
     let listener = driver.listen(&"127.0.0.1:0".parse().unwrap(), OPTIONS).unwrap();
     let address = driver.local_address(listener).unwrap();
@@ -144,6 +155,16 @@ fn more_sockets_than_buffers_all_get_their_turn() {
     until(&mut driver, &mut log, |_, log| log.sent.len() == 50);
     log.sent.drain(..).for_each(|mut batch| _ = batch.recycle(&mut slab));
     assert_eq!(slab.live(), 0);
+}
+
+#[test]
+fn more_sockets_than_buffers_all_get_their_turn() {
+    everybody_waits_for_buffers(true);
+}
+
+#[test]
+fn more_sockets_than_whole_buffers_all_get_their_turn() {
+    everybody_waits_for_buffers(false);
 }
 
 #[test]
