@@ -7,7 +7,7 @@ use wingbeat::proto::extensions::Offers;
 use wingbeat::proto::handshake::{
     HandshakeError, RequestLimits,
     client::{self, RequestHead},
-    server::{self, Parsed, Request, UpgradeRequest},
+    server::{self, Framing, Parsed, Request, UpgradeRequest},
 };
 
 /// The nonce of RFC 6455 §1.3, so that seeds can hold an answer that fits.
@@ -37,7 +37,9 @@ pub fn handshake_request(data: &[u8]) {
     let head = &input.bytes[..request.head_len()];
     check_head(head, &limits);
     assert_eq!(values(head, "host").len(), 1, "exactly one Host");
-    assert!(values(head, "transfer-encoding").is_empty());
+    let coded = request.framing() == Framing::Chunked;
+    assert_eq!(values(head, "transfer-encoding").len(), usize::from(coded));
+    assert!(!coded || values(head, "content-length").is_empty());
     assert!(values(head, "content-length").len() <= 1);
     assert!(head.windows(9).any(|bytes| bytes == b" HTTP/1.1"));
     match server::upgrade(&request) {
@@ -51,7 +53,7 @@ pub fn handshake_request(data: &[u8]) {
 fn summary(request: &Request<'_>) -> (usize, String) {
     let headers = request.headers().map(|(name, value)| (name.to_owned(), value.to_vec())).collect::<Vec<_>>();
     let line = (request.method(), request.target(), request.path(), request.query());
-    let rest = (request.content_length(), request.wants_keep_alive());
+    let rest = (request.framing(), request.wants_keep_alive());
     (request.head_len(), format!("{line:?} {rest:?} {headers:?}"))
 }
 

@@ -6,6 +6,7 @@ mod envelopes;
 mod frames;
 mod handshake;
 mod input;
+mod longpoll;
 mod naive;
 mod topics;
 mod workers;
@@ -13,6 +14,7 @@ mod workers;
 pub use envelopes::{envelope_binary, envelope_json};
 pub use frames::{frame_decoder, message_reader};
 pub use handshake::{extensions, handshake_request, handshake_response};
+pub use longpoll::longpoll_body;
 pub use topics::topic_ops;
 pub use workers::worker_sim;
 
@@ -53,6 +55,6 @@ mod tests {
 
     replay! {
         frame_decoder message_reader handshake_request handshake_response extensions topic_ops worker_sim envelope_json
-        envelope_binary
+        envelope_binary longpoll_body
     }
 }

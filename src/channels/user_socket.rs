@@ -3,7 +3,9 @@
 
 use super::channel::Channel;
 use super::router::Route;
-use super::{Serializer, Versions};
+#[cfg(feature = "epoll")]
+use super::Serializer;
+use super::Versions;
 use std::sync::Arc;
 
 /// A kind of socket: its channels, its formats, its limits. Built once, shared by all workers.
@@ -44,11 +46,13 @@ impl UserSocket {
     }
 
     /// The serializers, in the order of their indexes.
+    #[cfg(feature = "epoll")]
     pub(crate) fn serializer_list(&self) -> impl Iterator<Item = &Arc<dyn Serializer>> {
         self.versions.serializers()
     }
 
     /// The intercepted events of each route, in the order of their indexes.
+    #[cfg(feature = "epoll")]
     pub(crate) fn intercept_lists(&self) -> impl Iterator<Item = &'static [&'static str]> {
         self.routes.iter().map(|route| route.intercept)
     }
