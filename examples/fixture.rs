@@ -14,10 +14,10 @@ use std::error::Error;
 use std::time::Duration;
 use std::{env, thread};
 use wingbeat::channels::{
-    Channel, Ctx, Info, Join, JoinCtx, Json, Outcome, Payload, Presence, Reason, ReplyRef, UserSocket,
+    Channel, Ctx, Info, Join, JoinCtx, Outcome, OwnedPayload, Payload, Presence, Reason, ReplyRef, UserSocket,
 };
 use wingbeat::endpoint::{Connect, ConnectInfo, Endpoint, LongPollOptions, Mount, WebSocketOptions};
-use wingbeat::http::{OriginPolicy, Router};
+use wingbeat::http::OriginPolicy;
 use wingbeat::{Drain, Response};
 
 struct Room {
@@ -93,11 +93,10 @@ impl Channel for Room {
             }
             "intercept" => _ = ctx.broadcast("intercepted", payload),
             "async" => {
-                let (reply, later) = (ctx.reply_to().expect("a message came in"), Vec::from(payload.as_bytes()));
+                let (reply, later) = (ctx.reply_to().expect("a message came in"), OwnedPayload::from(payload));
                 thread::spawn(move || {
                     thread::sleep(Duration::from_millis(50));
-                    let text = String::from_utf8(later).unwrap_or_default();
-                    let _ = Json::new(&text).map(|json| reply.ok(json));
+                    let _ = reply.ok(later);
                 });
             }
             "async_timer" => {
@@ -194,7 +193,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .socket("/quick", mount().websocket(quick).longpoll(quick_poll))
         .socket("/tok", mount().longpoll(LongPollOptions::default()).auth_token(true))
         .socket("/conn", mount().check_origin(OriginPolicy::Conn))
-        .router(Router::new().not_found(|_| Response::text(404, "nf")));
+        .not_found(|_| Response::text(404, "nf"));
     let serving = endpoint.spawn(format!("127.0.0.1:{port}"))?;
     let address = serving.running().tcp_address().ok_or("TCP was asked for")?;
     println!("listening on {address}");

@@ -211,6 +211,42 @@ BODIES = {  # 0: no content type, 1: a batch, n: a content type of n bytes
     "empty": b"",
 }
 
+PHX_JOIN, PHX_LEAVE, PUSH, HEARTBEAT, BROKEN, OUTSIDE, TIMER, JOINED, REPLIED, RECONNECT = 0, 2, 3, 6, 7, 8, 9, 10, 11, 12
+HOWS = ["ok", "reply", "refuse", "panic", "later", "forgotten", "nobody", "busy"]
+EVENTS = ["echo", "quiet", "later", "push", "broadcast", "broadcast_from", "broadcast and reply", "spied", "watch", "unwatch",
+          "timer", "cancel", "push_to", "disconnect", "stop", "stop reply", "panic", "nobody knows this"]
+
+
+def sockets(settings, *operations):
+    return bytes([settings]) + b"".join(bytes(operation) for operation in operations)
+
+
+def join(socket, topic, how="ok", nameless=0):
+    choice = next(c for c in range(4, 8) if c % 3 == socket) if nameless else socket
+    return PHX_JOIN, choice, topic + 5 * HOWS.index(how)
+
+
+def push(socket, topic, event, other=0):
+    choice = next(c for c in range(other << 4, (other + 1) << 4) if c % 3 == socket and c >> 2 & 3 < 2)
+    return PUSH, choice, topic + 5 * EVENTS.index(event)
+
+
+ALL = [join(s, t, "busy") for s in range(3) for t in range(3)]
+SOCKETS = {
+    "joins": sockets(0, *[join(0, t, how) for how in HOWS for t in (0, 1)], *[(JOINED, 0, 0)] * 9, *[(PHX_LEAVE, 0, t) for t in range(5)]),
+    "events": sockets(0, *[o for e in EVENTS for o in (join(0, 0), join(1, 0), push(0, 0, e), (REPLIED, 0, 0))]),
+    "nameless": sockets(0, *[o for e in EVENTS for o in (join(0, 0, nameless=1), push(0, 0, e))], (PHX_LEAVE, 0, 0)),
+    "censored": sockets(0, *[join(s, 2) for s in range(3)], push(0, 2, "spied"), (OUTSIDE, 0, 2 + 5), *[(PHX_LEAVE, s, 2) for s in range(3)]),
+    "watch": sockets(0, *ALL, *[push(0, 0, "watch", t) for t in range(5)], *[push(s, 1, "broadcast", t) for s in range(3) for t in range(5)],
+                     (PHX_LEAVE, 0, 1), (OUTSIDE, 0, 1), push(0, 0, "unwatch", 1), join(0, 1), (PHX_LEAVE, 0, 0)),
+    "crowded": sockets(3, *ALL, *[push(1, 0, "watch", t) for t in range(5)], push(1, 0, "panic"), *ALL),
+    "timers": sockets(2, *ALL, *[push(s, t, "timer") for s in range(3) for t in range(3)], (TIMER, 0, 0), push(1, 0, "cancel"),
+                      (PHX_LEAVE, 2, 1), (TIMER, 2, 0), (RECONNECT, 0, 0)),
+    "ends": sockets(0, *ALL, push(0, 0, "push_to"), push(0, 0, "disconnect", 3), (OUTSIDE, 0, 3 + 10), (BROKEN, 0, 0), (HEARTBEAT, 1, 0), *ALL),
+    "held": sockets(0, join(0, 0), join(0, 0, "later"), push(0, 0, "echo"), (HEARTBEAT, 0, 0), join(0, 1, "later"), (PHX_LEAVE, 0, 0),
+                    (OUTSIDE, 0, 0), (JOINED, 0, 0), (JOINED, 0, 24), (HEARTBEAT, 0, 0)),
+}
+
 seeds("frame_decoder", FRAMES)
 seeds("message_reader", FRAMES)
 seeds("handshake_request", REQUESTS)
@@ -221,3 +257,4 @@ seeds("worker_sim", WORKERS)
 seeds("envelope_json", ENVELOPES)
 seeds("envelope_binary", BINARIES)
 seeds("longpoll_body", BODIES)
+seeds("socket_ops", SOCKETS)

@@ -1,4 +1,5 @@
-//! A real-time server engine: WebSocket (RFC 6455) on its own event loop, with topics across threads.
+//! A real-time server engine: WebSocket (RFC 6455) on its own event loop, with topics across threads, and channels on
+//! top of it that speak the protocol of Phoenix.
 //!
 //! ```text
 //!            ┌────────────────────────── one worker, one thread ──────────────────────────┐
@@ -12,7 +13,28 @@
 //!                       mail: one allocation per publication ◄───────┴──► other workers, Handle
 //! ```
 //!
-//! A server is a [`Handler`] and one line:
+//! There are two ways to use it. One is to write channels, which any client of Phoenix joins:
+//!
+//! ```no_run
+//! use wingbeat::channels::{Channel, Ctx, Join, JoinCtx, Outcome, Payload, UserSocket};
+//! use wingbeat::endpoint::Endpoint;
+//!
+//! struct Room;
+//! impl Channel for Room {
+//!     fn join(&mut self, _: &mut JoinCtx<'_>, _topic: &str, _: Payload<'_>) -> Join {
+//!         Join::Ok
+//!     }
+//!     fn handle_in(&mut self, ctx: &mut Ctx<'_>, event: &str, payload: Payload<'_>) -> Outcome {
+//!         ctx.broadcast(event, payload);
+//!         Outcome::NoReply
+//!     }
+//! }
+//!
+//! Endpoint::new().socket("/socket", UserSocket::new().channel("room:*", || Room)).serve("127.0.0.1:4000")?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! The other is to speak a protocol of your own: a server is a [`Handler`] and one line.
 //!
 //! ```no_run
 //! use wingbeat::{Conn, Handler, Message, Never, Request, Scope, Server, Upgrade};
@@ -35,7 +57,10 @@
 //!
 //! # Where to begin
 //!
-//! * To serve: [`Server`], [`Handler`], [`Conn`]; from other threads and async tasks: [`Handle`].
+//! * To serve channels: [`channels::Channel`], [`endpoint::Endpoint`], [`endpoint::Mount`]; from other threads:
+//!   [`endpoint::EndpointHandle`]; to test them: [`channels::testing`]. `docs/channels.md` in the repository is a guide.
+//! * To serve pages and an API beside them: [`http::Router`].
+//! * To serve a protocol of your own: [`Server`], [`Handler`], [`Conn`]; from other threads and async tasks: [`Handle`].
 //! * To connect: [`client::Client`] blocks, for tools and tests; [`Scope::connect`] runs connections on the engine.
 //! * To run it inside an event loop of your own: [`Worker`].
 //! * To parse or write frames alone, without sockets: [`proto`].
@@ -43,8 +68,14 @@
 //!
 //! # Features
 //!
-//! `epoll` (default): the engine, on Linux. Without it [`proto`], [`buffer`] and [`pubsub`] remain, on any system.
-//! `cli`: the program `wingbeat`. A feature adds; none changes a default or weakens a limit.
+//! * `epoll` (default): the engine, on Linux, with [`endpoint`] and [`http`]. Without it [`proto`], [`buffer`], [`pubsub`],
+//!   the blocking [`client`] and all of [`channels`] that does no I/O remain, on any system: serializers, sockets, presence,
+//!   tokens, the test kit.
+//! * `uring` (default): io_uring beside epoll, chosen at start ([`Server::driver`]).
+//! * `jwt`: `channels::jwt`, tokens that somebody else signed.
+//! * `cli`: the program `wingbeat`.
+//!
+//! A feature adds; none changes a default or weakens a limit.
 #![deny(unsafe_code)]
 
 #[cfg(doc)]
@@ -79,3 +110,9 @@ pub use engine::{
 pub use proto::{CloseCode, MessageKind};
 #[cfg(feature = "epoll")]
 pub use server::{Running, Server};
+
+/// The examples of the README and the guide, compiled with those of the documentation.
+#[cfg(all(doctest, feature = "epoll"))]
+#[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/channels.md")]
+pub struct Guides;

@@ -1,7 +1,9 @@
 //! A server: listeners, one worker per thread, and the handle to all of them.
 #![forbid(unsafe_code)]
 
-use crate::driver::{Address, EpollSeed, ListenOptions, is_port_free, reserve_port};
+use crate::driver::{
+    Address, Chosen, DriverChoice, ListenOptions, SystemDriver, SystemSeed, is_port_free, reserve_port,
+};
 use crate::engine::{Config, Drain, Handle, Handler, Worker, WorkerSeed, group};
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -67,6 +69,7 @@ impl<T: ToAddress + ?Sized> ToAddress for &T {
 pub struct Server {
     addresses: Vec<Address>,
     workers: usize,
+    driver: DriverChoice,
     config: Config,
 }
 
@@ -76,7 +79,8 @@ impl Server {
     /// # Errors
     /// `InvalidInput` for something that is no address.
     pub fn bind(address: impl ToAddress) -> io::Result<Server> {
-        Ok(Server { addresses: vec![address.to_address()?], workers: cpus(), config: Config::default() })
+        let (driver, config) = (DriverChoice::default(), Config::default());
+        Ok(Server { addresses: vec![address.to_address()?], workers: cpus(), driver, config })
     }
 
     /// Listens on another address as well.
@@ -92,6 +96,12 @@ impl Server {
         self
     }
 
+    /// The kernel interface that moves the bytes; which one it came to, [`Running::driver`] tells.
+    pub fn driver(mut self, driver: DriverChoice) -> Server {
+        self.driver = driver;
+        self
+    }
+
     /// Limits, budgets, sizes.
     pub fn config(mut self, config: Config) -> Server {
         self.config = config;
@@ -102,7 +112,8 @@ impl Server {
     /// worker's thread. Blocks.
     ///
     /// # Errors
-    /// What the kernel said to binding; `AddrInUse` for a port that another process holds.
+    /// What the kernel said to binding; `AddrInUse` for a port that another process holds; `Unsupported` with
+    /// [`Unavailable`](crate::driver::Unavailable) within if io_uring was insisted on and does not work here.
     pub fn serve<H: Handler>(self, make: impl Fn(usize) -> H + Send + Sync + 'static) -> io::Result<()> {
         self.spawn(make)?.join()
     }
@@ -128,11 +139,13 @@ impl Server {
         let mut reserved = Vec::new(); // until every worker listens
         let probed = self.addresses.iter().map(|address| self.probe(address, &mut reserved));
         let addresses = probed.collect::<io::Result<Vec<_>>>()?;
-        let drivers = (0..self.workers).map(|_| EpollSeed::new(self.config.driver)).collect::<io::Result<Vec<_>>>()?;
-        let wakers: Vec<_> = drivers.iter().map(EpollSeed::waker).collect();
+        let driver = self.driver.resolve()?;
+        let drivers = (0..self.workers).map(|_| SystemSeed::new(driver, self.config.driver));
+        let drivers = drivers.collect::<io::Result<Vec<_>>>()?;
+        let wakers: Vec<_> = drivers.iter().map(SystemSeed::waker).collect();
         let (seeds, handle) = group(&wakers, self.config);
         let (make, (ready, started)) = (Arc::new(make), mpsc::channel());
-        let mut running = Running { addresses: Vec::new(), handle, threads: Vec::new() };
+        let mut running = Running { addresses: Vec::new(), driver, handle, threads: Vec::new() };
         for (index, (seed, driver)) in seeds.into_iter().zip(drivers).enumerate() {
             let part = Part { index, workers: self.workers, config: self.config, addresses: addresses.clone() };
             let (make, ready) = (Arc::clone(&make), ready.clone());
@@ -193,7 +206,7 @@ impl Part {
     fn run<H: Handler>(
         self,
         seed: WorkerSeed<H::Mail>,
-        driver: EpollSeed,
+        driver: SystemSeed,
         make: &dyn Fn(usize, &Handle<H::Mail>) -> H,
         ready: mpsc::Sender<Started>,
     ) -> io::Result<()> {
@@ -214,15 +227,15 @@ impl Part {
     fn start<H: Handler>(
         &self,
         seed: WorkerSeed<H::Mail>,
-        driver: EpollSeed,
+        driver: SystemSeed,
         make: &dyn Fn(usize, &Handle<H::Mail>) -> H,
-    ) -> io::Result<(Worker<H>, Vec<Address>)> {
+    ) -> io::Result<(Worker<H, SystemDriver>, Vec<Address>)> {
         if self.config.own_descriptor_table {
             // Before any connection of this worker exists, after every waker does.
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES)?;
         }
         let handler = make(self.index, seed.handle());
-        let mut worker = seed.start(driver.start(), handler);
+        let mut worker = seed.start(driver.start()?, handler);
         if self.workers < cpus() {
             worker.set_spin(self.config.spin);
         }
@@ -249,6 +262,7 @@ impl<M: Send + 'static> Drop for DrainOnDrop<M> {
 #[derive(Debug)]
 pub struct Running<M> {
     addresses: Vec<Address>,
+    driver: Chosen,
     handle: Handle<M>,
     threads: Vec<JoinHandle<io::Result<()>>>,
 }
@@ -265,6 +279,11 @@ impl<M: Send + 'static> Running<M> {
             Address::Tcp(address) => Some(*address),
             Address::Unix(_) => None,
         }
+    }
+
+    /// The kernel interface that its workers use.
+    pub fn driver(&self) -> Chosen {
+        self.driver
     }
 
     /// The handle for other threads.

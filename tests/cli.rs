@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 /// No command here takes a tenth of it; one that hangs fails instead of blocking all tests.
@@ -59,6 +60,29 @@ impl Server {
 
     fn of(mut command: Command, flags: &[&str]) -> Server {
         command.args(["serve", "--bind", "127.0.0.1:0"]).args(flags);
+        Server::running(command)
+    }
+
+    /// The example `fixture`: channels of every kind. `cargo test --test cli` does not build it, so that is done here,
+    /// once, as this test was built.
+    fn fixture() -> Server {
+        static BUILT: Once = Once::new();
+        // target/debug/deps/cli-0123456789abcdef
+        let profile = std::env::current_exe().expect("it has a path").ancestors().nth(2).expect("target").to_owned();
+        BUILT.call_once(|| {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args(["build", "--quiet", "--example", "fixture", "--features", "cli", "--target-dir"]);
+            cargo.arg(profile.parent().expect("the target directory"));
+            cargo.args(if cfg!(debug_assertions) { &[][..] } else { &["--release"] });
+            assert!(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs").success());
+        });
+        let mut command = Command::new(profile.join("examples").join("fixture"));
+        command.args(["--port", "0"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        Server::running(command)
+    }
+
+    /// A program that says where it listens.
+    fn running(mut command: Command) -> Server {
         let mut child = command.spawn().expect("the server starts");
         let stdout = BufReader::new(child.stdout.take().expect("its output is a pipe"));
         let mut server = Server { child, address: String::new(), stdout };
@@ -80,7 +104,7 @@ impl Server {
     /// Status and body of a plain request.
     fn get(&self, request_line: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).expect("the server accepts");
-        write!(stream, "{request_line} HTTP/1.1\r\nHost: x\r\n\r\n").expect("it takes a request");
+        write!(stream, "{request_line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("it takes a request");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers and closes");
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
@@ -157,6 +181,9 @@ fn a_bad_flag_is_one_line_and_exit_2() {
         ("load fanout ws://127.0.0.1/ --payload 15", "--payload"),
         ("load echo ws://127.0.0.1/ --payload 1MiB -p 1000", "--pipeline"),
         ("load idle ws://127.0.0.1/ -c 100000000 -t 1", "--threads"),
+        ("load channels ws://127.0.0.1/socket --vsn 3.0.0", "--vsn"),
+        ("load channels ws://127.0.0.1/socket -c 2 --topics 3", "--topics"),
+        ("load echo ws://127.0.0.1/ --traffic both", "--traffic"),
         ("demo -d 5", "5"),
     ] {
         let (code, stdout, stderr) = run(&line.split_whitespace().collect::<Vec<_>>());
@@ -171,13 +198,31 @@ fn what_cannot_be_done_is_one_line_and_exit_1() {
     let address = taken.local_addr().expect("it is bound").to_string();
     for (arguments, named) in [
         (vec!["serve", "--bind", &address], address.as_str()),
-        (vec!["serve", "--driver", "uring"], "io_uring"),
         (vec!["load", "echo", "ws://127.0.0.1:9/", "--json", "/nowhere/at/all"], "/nowhere/at/all"),
         (vec!["load", "echo", "ws://127.0.0.1:9/", "--server-pid", "4294967295"], "4294967295"),
     ] {
         let (code, _, stderr) = run(&arguments);
         assert_eq!((code, stderr.len()), (1, 1), "{arguments:?}: {stderr:?}");
         assert!(stderr[0].contains(named), "{}", stderr[0]);
+    }
+}
+
+/// On a machine without io_uring the flag is refused, with the reason.
+#[test]
+fn a_driver_that_is_insisted_on_serves_or_is_refused() {
+    let works = wingbeat::driver::DriverChoice::Uring.resolve();
+    if let Err(why) = works {
+        let (code, _, stderr) = run(&["serve", "--driver", "uring"]);
+        assert_eq!((code, stderr.len()), (1, 1), "{stderr:?}");
+        assert!(stderr[0].contains(&why.to_string()), "{}", stderr[0]);
+        return;
+    }
+    for driver in ["uring", "epoll", "auto"] {
+        let server = Server::start(&["--driver", driver]);
+        assert_eq!(server.get("GET /healthz"), (200, "ok\n".to_owned()), "{driver}");
+        let flags = ["-c", "3", "-d", "300ms", "--warmup", "50ms", "--driver", driver];
+        let (code, _, stderr) = run(&[&["load", "echo", &server.url("/echo")][..], &flags].concat());
+        assert_eq!(code, 0, "{driver}: {stderr:?}");
     }
 }
 
@@ -385,4 +430,130 @@ fn the_demo_runs_and_ends() {
     assert_eq!(code, 0, "{stderr:?}");
     assert_eq!(stdout.matches("errors       none").count(), 2, "{stdout}");
     assert!(stderr.iter().any(|line| line.contains("echo") && line.contains("fanout")), "{stderr:?}");
+}
+
+#[test]
+fn channels_reply() {
+    let server = Server::fixture();
+    let (mount, pid) = (server.url("/socket"), server.child.id().to_string());
+    for flags in [
+        &["--server-pid", &pid][..],
+        &["-p", "3", "--topics", "3", "-t", "2", "--payload", "1KiB"],
+        &["--vsn", "1.0.0", "--topics", "8", "--payload", "0"],
+        &["-r", "2000", "-t", "2", "--topic-prefix", "realtime:\"x\" "],
+    ] {
+        let json = load(&[&["channels", &mount, "-c", "8"], flags, &BRIEFLY[..]].concat());
+        let (messages, channels) = (count(&json, "messages"), &json["channels"]);
+        assert!(messages > 0, "{flags:?}");
+        assert_eq!((count(&json, "connections"), count(channels, "replies")), (8, messages), "{flags:?}");
+        assert_eq!(count(&json, "bytes"), messages * count(&json, "payload_bytes"));
+        assert_eq!((&channels["deliveries"], &json["published"]), (&Value::Null, &Value::Null));
+        assert!(channels["join_latency_us"]["max"].as_f64() > Some(0.0), "{json}");
+        assert_eq!(channels["reply_latency_us"], json["latency_us"]);
+        assert_eq!(json["server_cpu_us_per_message"].is_f64(), flags[0] == "--server-pid");
+    }
+}
+
+#[test]
+fn channels_broadcast_to_all_of_a_topic() {
+    let server = Server::fixture();
+    let mount = server.url("/socket?uid=7");
+    for flags in [
+        &[][..],
+        &["--topics", "7", "-t", "3", "-p", "8", "--vsn", "1.0.5"],
+        &["--topics", "2", "-t", "2", "-r", "200", "--payload", "1000"],
+        &["--broadcast-event", "shout_reply"],
+    ] {
+        let base = ["channels", &mount, "-c", "40", "--traffic", "broadcast"];
+        let json = load(&[&base[..], flags, &BRIEFLY].concat());
+        assert!(count(&json, "messages") > 0 && count(&json, "published") > 0, "{flags:?}");
+        assert_eq!(count(&json["channels"], "deliveries"), count(&json, "messages"), "{flags:?}");
+        assert_eq!(json["channels"]["replies"], Value::Null);
+    }
+}
+
+#[test]
+fn channels_do_both_at_once() {
+    let server = Server::fixture();
+    for flags in [&["-t", "2", "-p", "2"][..], &["-r", "1000"]] {
+        let base = ["channels", &server.url("/socket"), "-c", "12", "--topics", "4", "--traffic", "both"];
+        let json = load(&[&base[..], flags, &BRIEFLY].concat());
+        let (replies, deliveries) = (count(&json["channels"], "replies"), count(&json["channels"], "deliveries"));
+        assert!(replies > 0 && deliveries > 0, "{flags:?}");
+        assert_eq!(replies + deliveries, count(&json, "messages"));
+    }
+}
+
+/// The mount closes connections that are silent for 1.5 s.
+#[test]
+fn heartbeats_keep_channels() {
+    let server = Server::fixture();
+    let mount = server.url("/quick");
+    let base = ["channels", &mount, "-c", "4", "--traffic", "none", "-d", "4s"];
+    let json = load(&[&base[..], &["--heartbeat", "300ms"]].concat());
+    assert_eq!((count(&json, "connections"), &json["messages"]), (4, &Value::Null));
+    let (code, stdout, _) = run(&[&["load"], &base[..], &["--json", "-"]].concat());
+    let json: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!((code, count(&json["errors"], "closed_1002")), (1, 4), "{json}");
+}
+
+#[test]
+fn joins_that_fail_are_told() {
+    let server = Server::fixture();
+    for (mount, prefix, told) in [
+        ("/socket", "room:deny", "join_refused 3"),
+        ("/socket", "nowhere:", "join_refused 3"),
+        ("/socket?reject=1", "room:", "handshake_status_403 3"),
+        ("/nothing", "room:", "handshake_status_404 3"),
+    ] {
+        let (code, _, stderr) = run(&["load", "channels", &server.url(mount), "-c", "3", "--topic-prefix", prefix]);
+        assert_eq!((code, stderr.len()), (1, 1), "{stderr:?}");
+        assert!(stderr[0].contains(told), "{}", stderr[0]);
+    }
+}
+
+#[test]
+fn channels_that_fail_are_told() {
+    let server = Server::fixture();
+    let mount = server.url("/socket");
+    for (flags, kind, at_least) in [
+        (["--reply-event", "custom"], "reply_status", 5),
+        (["--reply-event", "str"], "", 0),
+        (["--reply-event", "crash"], "phx_error", 5),
+        (["--reply-event", "stop_normal"], "phx_close", 5),
+        (["--reply-event", "stop_shutdown"], "phx_close", 5),
+    ] {
+        let (code, stdout, _) =
+            run(&[&["load", "channels", &mount, "-c", "5", "--json", "-"], &flags[..], &BRIEFLY].concat());
+        let json: Value = serde_json::from_str(&stdout).expect("JSON");
+        let told = json["errors"].as_object().expect("an object");
+        assert_eq!(code, i32::from(at_least > 0), "{flags:?}: {json}");
+        assert_eq!(told.keys().collect::<Vec<_>>(), if kind.is_empty() { vec![] } else { vec![kind] }, "{flags:?}");
+        assert!(told.values().all(|count| count.as_u64() >= Some(at_least)), "{flags:?}: {json}");
+        assert_eq!(count(&json, "connections_failed"), if kind.starts_with("phx") { 5 } else { 0 });
+    }
+    // What nobody answers is lost, and what is not broadcast too.
+    for flags in [["--reply-event", "shout"], ["--broadcast-event", "echo"]] {
+        let traffic = if flags[0] == "--reply-event" { "reply" } else { "broadcast" };
+        let base = ["load", "channels", &mount, "-c", "2", "--json", "-", "--traffic", traffic];
+        let (code, stdout, _) = run(&[&base[..], &flags, &BRIEFLY].concat());
+        let json: Value = serde_json::from_str(&stdout).expect("JSON");
+        assert_eq!((code, count(&json, "lost_messages"), count(&json, "messages")), (1, 2, 0), "{flags:?}");
+    }
+}
+
+#[test]
+fn channels_of_a_server_that_dies_are_a_failure() {
+    let mut server = Server::fixture();
+    let mut command = wingbeat();
+    command.args(["load", "channels", &server.url("/socket"), "-c", "5", "-d", "10m", "--json", "-"]);
+    let mut child = command.args(["--warmup", "0s", "--traffic", "both"]).spawn().expect("the program starts");
+    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+    stderr.read_line(&mut String::new()).expect("a line per second");
+    server.child.kill().expect("the server is there");
+    let output = ended(child);
+    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((output.status.code(), count(&json, "connections_failed")), (Some(1), 5));
+    assert_eq!(count(&json["errors"], "connection_lost"), 5);
+    assert!(count(&json, "lost_messages") >= 5);
 }

@@ -133,6 +133,25 @@ fn chat_keeps_its_rooms_apart() {
 }
 
 #[test]
+fn channels_reply_broadcast_and_refuse() {
+    let sockets = Sockets::new("channels");
+    let socket = sockets.path("s");
+    let _example = Example::run("channels", &socket);
+    let mut client = connect(&socket, "/socket/websocket?vsn=2.0.0");
+    let reply = |join_ref, reference, topic, status, response| {
+        let payload = format!(r#"{{"status":"{status}","response":{response}}}"#);
+        text(&format!(r#"["{join_ref}","{reference}","{topic}","phx_reply",{payload}]"#))
+    };
+    client.send_text(r#"["1","1","room:secret","phx_join",{}]"#).unwrap();
+    assert_eq!(client.receive().unwrap(), reply(1, 1, "room:secret", "error", r#"{"reason":"unauthorized"}"#));
+    client.send_text(r#"["2","2","room:tea","phx_join",{}]"#).unwrap();
+    assert_eq!(client.receive().unwrap(), reply(2, 2, "room:tea", "ok", "{}"));
+    client.send_text(r#"["2","3","room:tea","post",{"text":"milk first"}]"#).unwrap();
+    assert_eq!(client.receive().unwrap(), text(r#"[null,null,"room:tea","posted",{"text":"milk first"}]"#));
+    assert_eq!(client.receive().unwrap(), reply(2, 3, "room:tea", "ok", r#"{"posts":1}"#));
+}
+
+#[test]
 fn embed_waits_for_its_input_and_for_the_worker() {
     let sockets = Sockets::new("embed");
     let socket = sockets.path("s");

@@ -166,10 +166,10 @@ fn what_does_not_list_websocket_is_plain() {
 
 #[test]
 fn subprotocols_are_read_over_fields_and_chosen_among_the_offered() {
-    let bytes = plus("Sec-WebSocket-Protocol: chat ,\tv2.chat\r\nsec-websocket-protocol: x");
+    let bytes = plus("Sec-WebSocket-Protocol: chat ,\tv2.chat,base64/+==\r\nsec-websocket-protocol: x");
     let request = request(&bytes);
     let upgrade = server::upgrade(&request).unwrap().unwrap();
-    assert_eq!(upgrade.protocols().collect::<Vec<_>>(), ["chat", "v2.chat", "x"]);
+    assert_eq!(upgrade.protocols().collect::<Vec<_>>(), ["chat", "v2.chat", "base64/+==", "x"]);
     assert!(upgrade.offers_protocol("x") && !upgrade.offers_protocol("X") && !upgrade.offers_protocol("v2"));
 
     let mut out = Vec::new();

@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wingbeat::client::{Client, Message};
+use wingbeat::driver::DriverChoice;
 use wingbeat::{Config, Conn, Drain, Handler, Never, Request, Scope, Server, Upgrade};
 
 const LONG: Duration = Duration::from_secs(30);
@@ -40,7 +41,10 @@ fn four_tables_hold_more_than_one_may() {
     let before = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(DESCRIPTORS), maximum: before.maximum }).unwrap();
     let config = Config { own_descriptor_table: true, ..Config::default() };
-    let server = Server::bind("127.0.0.1:0").unwrap().workers(THREADS).config(config).spawn(|_| Topic).unwrap();
+    let uring = std::env::var_os("WINGBEAT_DRIVER").is_some_and(|driver| driver == "uring");
+    let driver = if uring { DriverChoice::Uring } else { DriverChoice::Auto };
+    let server = Server::bind("127.0.0.1:0").unwrap().workers(THREADS).driver(driver).config(config);
+    let server = server.spawn(|_| Topic).unwrap();
     let url = format!("ws://{}/", server.tcp_address().unwrap());
     let (connected, ready) = channel();
     thread::scope(|scope| {

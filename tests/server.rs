@@ -3,7 +3,6 @@
 #![cfg(feature = "epoll")]
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
@@ -11,9 +10,12 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use wingbeat::client::{Client, ClientError, Message};
+use wingbeat::driver::DriverChoice;
 use wingbeat::proto::handshake::HandshakeError;
+use wingbeat::server::ToAddress;
 use wingbeat::{
     Address, Answer, CloseCode, CloseReason, Config, Conn, ConnId, Drain, Handle, Handler, MessageKind, Request,
     Response, Running, Scope, Server, Snapshot, Upgrade,
@@ -142,8 +144,14 @@ fn client(address: SocketAddr, target: &str) -> Client {
     Client::builder(&format!("ws://{address}{target}")).read_timeout(LONG).connect().unwrap()
 }
 
+/// A server on the driver that `WINGBEAT_DRIVER` names (`uring`; else the default).
+fn bind(address: impl ToAddress) -> Server {
+    let uring = env::var_os("WINGBEAT_DRIVER").is_some_and(|driver| driver == "uring");
+    Server::bind(address).unwrap().driver(if uring { DriverChoice::Uring } else { DriverChoice::Auto })
+}
+
 fn server(workers: usize) -> Server {
-    Server::bind(LOCAL).unwrap().workers(workers)
+    bind(LOCAL).workers(workers)
 }
 
 fn text(text: &str) -> Message {
@@ -165,11 +173,11 @@ fn echoes(client: &mut Client, payload: &str) {
 }
 
 fn unix_path(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("wingbeat-server-{name}-{}.sock", std::process::id()))
+    env::temp_dir().join(format!("wingbeat-server-{name}-{}.sock", std::process::id()))
 }
 
 fn unix(path: &std::path::Path) -> Server {
-    Server::bind(Address::Unix(path.to_owned())).unwrap().workers(2)
+    bind(Address::Unix(path.to_owned())).workers(2)
 }
 
 fn spawn_error(server: Server) -> ErrorKind {
@@ -204,12 +212,12 @@ fn listens_on_ipv4_ipv6_and_unix_at_once() {
 fn a_port_in_use_is_an_error() {
     let occupant = TcpListener::bind(LOCAL).unwrap();
     let address = occupant.local_addr().unwrap();
-    assert_eq!(spawn_error(Server::bind(address).unwrap()), ErrorKind::AddrInUse);
+    assert_eq!(spawn_error(bind(address)), ErrorKind::AddrInUse);
     drop(occupant);
     // Even one that would share: this server was not told to.
     let sharing = Fixture::new(server(1).config(Config { reuse_port: true, ..Config::default() }));
     for workers in [1, 2] {
-        let other = Server::bind(sharing.address()).unwrap().workers(workers);
+        let other = bind(sharing.address()).workers(workers);
         assert_eq!(spawn_error(other), ErrorKind::AddrInUse);
     }
     echoes(&mut sharing.client("/echo"), "undisturbed");
@@ -220,7 +228,7 @@ fn a_port_in_use_is_an_error() {
 fn reuse_port_shares_a_port() {
     let config = Config { reuse_port: true, ..Config::default() };
     let a = Fixture::named("a", server(1).config(config));
-    let b = Fixture::named("b", Server::bind(a.address()).unwrap().workers(1).config(config));
+    let b = Fixture::named("b", bind(a.address()).workers(1).config(config));
     let mut served = BTreeMap::new();
     for _ in 0..64 {
         let mut client = a.client("/who");
@@ -237,7 +245,7 @@ fn a_server_that_cannot_start_whole_leaves_nothing_behind() {
     let free = TcpListener::bind(LOCAL).unwrap().local_addr().unwrap();
     let ((opened, _), (closed, _)) = (channel(), channel());
     let service = Service { name: "", opened, closed };
-    let made = Server::bind(free).unwrap().workers(3).spawn(move |worker| {
+    let made = bind(free).workers(3).spawn(move |worker| {
         assert_ne!(worker, 1, "as the test wants it");
         service.clone()
     });
@@ -489,7 +497,7 @@ fn a_rolling_restart_closes_everybody_with_1012_and_nobody_with_1006() {
     let address = old.address();
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| old.client("/echo")).collect();
     clients.iter_mut().for_each(|client| echoes(client, "hello"));
-    let new = Fixture::named("new", Server::bind(address).unwrap().workers(2).config(config));
+    let new = Fixture::named("new", bind(address).workers(2).config(config));
     let handle = old.handle();
     thread::scope(|scope| {
         for mut client in clients {
@@ -582,7 +590,7 @@ impl Handler for Quiet {
 #[test]
 fn a_worker_that_cannot_go_on_ends_the_others() {
     let (opened, ids) = channel();
-    let server = Server::bind(LOCAL).unwrap().workers(2).spawn(move |_| Quiet(opened.clone())).unwrap();
+    let server = bind(LOCAL).workers(2).spawn(move |_| Quiet(opened.clone())).unwrap();
     let address = server.tcp_address().unwrap();
     // A client on each worker; the kernel spreads them.
     let mut clients = BTreeMap::new();

@@ -1,6 +1,6 @@
 //! After warm-up nothing is allocated per message: counted by the allocator itself, on real sockets.
 //!
-//! Worker and peers live on one thread. Counted is what happens within `Worker::turn` on that thread and nothing else,
+//! On io_uring if `WINGBEAT_DRIVER=uring` says so. Worker and peers live on one thread. Counted is what happens within `Worker::turn` on that thread and nothing else,
 //! so peers may allocate. The first allocation that a test did not expect prints where it came from.
 #![cfg(feature = "epoll")]
 
@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use wingbeat::channels::{Channel, Ctx, Join, JoinCtx, Outcome, Payload, UserSocket};
-use wingbeat::driver::{Driver, Epoll};
+use wingbeat::driver::{Driver, DriverChoice, SystemDriver, SystemSeed};
 use wingbeat::endpoint::{Endpoint, EndpointHandler};
 use wingbeat::engine::{Handle, Worker, group};
 use wingbeat::proto::{MaskingKey, Opcode, encoder};
@@ -22,6 +22,10 @@ use wingbeat::{
 
 /// Rounds before counting begins: buffers and lists reach the size that the operation needs.
 const WARM_UP: usize = 8;
+/// The same on io_uring, where it also takes a message that is cut by the end of a receive buffer.
+const WARM_UP_URING: usize = 256;
+/// Cut by the end of a buffer, a message is gathered in a spill buffer, which is kept up to 64 KiB, with slack.
+const LARGE_CUT: usize = 30_000;
 const ROUNDS: usize = 64;
 
 // ---- the counting allocator -------------------------------------------------------------------------------------
@@ -96,7 +100,8 @@ fn counted<T>(act: impl FnOnce() -> T) -> T {
 
 /// What `rounds` cost after a warm-up.
 fn cost<H: Handler>(fixture: &mut Fixture<H>, expected: u64, mut round: impl FnMut(&mut Fixture<H>)) -> Cost {
-    (0..WARM_UP).for_each(|_| round(fixture));
+    let warm_up = if on_uring() { WARM_UP_URING } else { WARM_UP };
+    (0..warm_up).for_each(|_| round(fixture));
     COST.set(Cost::default());
     TELL.set(expected == 0);
     (0..ROUNDS).for_each(|_| round(fixture));
@@ -174,8 +179,12 @@ impl Encoder for Prefix {
     }
 }
 
+fn on_uring() -> bool {
+    std::env::var_os("WINGBEAT_DRIVER").is_some_and(|driver| driver == "uring")
+}
+
 struct Fixture<H: Handler = Service> {
-    workers: Vec<(Worker<H>, SocketAddr)>,
+    workers: Vec<(Worker<H, SystemDriver>, SocketAddr)>,
     target: &'static str,
     now: Instant,
 }
@@ -212,8 +221,14 @@ impl Fixture {
 impl<H: Handler> Fixture<H> {
     /// Workers with handlers of any kind, whose peers ask for `target`.
     fn with(target: &'static str, workers: usize, make: impl Fn(usize, &Handle<H::Mail>) -> H) -> Self {
-        let config = Config::default();
-        let drivers: Vec<_> = (0..workers).map(|_| Epoll::new(config.driver).unwrap()).collect();
+        let mut config = Config::default();
+        let choice = if on_uring() { DriverChoice::Uring } else { DriverChoice::Epoll };
+        let chosen = choice.resolve().unwrap();
+        if on_uring() {
+            config.driver.receive_buffer = 16 << 10; // small: messages are cut while it is counted
+        }
+        let drivers = (0..workers).map(|_| SystemSeed::new(chosen, config.driver).and_then(SystemSeed::start).unwrap());
+        let drivers: Vec<_> = drivers.collect();
         let wakers: Vec<_> = drivers.iter().map(Driver::waker).collect();
         let (seeds, _) = group(&wakers, config);
         let workers = seeds.into_iter().zip(drivers).enumerate().map(|(index, (seed, driver))| {
@@ -316,7 +331,7 @@ fn payload(first: u8, len: usize) -> Vec<u8> {
 fn receive() {
     let mut fixture = Fixture::new(1);
     let mut peer = fixture.peer(0);
-    for len in [1, 20, 1000, 60_000] {
+    for len in [1, 20, 1000, if on_uring() { LARGE_CUT } else { 60_000 }] {
         let frame = masked(&payload(b'r', len));
         cost(&mut fixture, 0, |fixture| fixture.handled(&mut peer, &frame, 1));
     }
@@ -359,9 +374,15 @@ fn receive_of_a_fragmented_message_with_a_ping_within() {
 fn echo() {
     let mut fixture = Fixture::new(1);
     let mut peer = [fixture.peer(0)];
-    for (first, len) in
-        [(b'e', 1), (b'e', 20), (b'w', 20), (b'e', 1000), (b'w', 1000), (b'e', 16 << 10), (b'e', 100_000)]
-    {
+    for (first, len) in [
+        (b'e', 1),
+        (b'e', 20),
+        (b'w', 20),
+        (b'e', 1000),
+        (b'w', 1000),
+        (b'e', 16 << 10),
+        (b'e', if on_uring() { LARGE_CUT } else { 100_000 }),
+    ] {
         let payload = payload(first, len);
         let (request, answer) = (masked(&payload), plain(&payload));
         cost(&mut fixture, 0, |fixture| {
@@ -560,7 +581,7 @@ impl Channel for Room {
 
 fn endpoint() -> Fixture<EndpointHandler> {
     let endpoint = Endpoint::new().socket("/socket", UserSocket::new().channel("room:*", || Room));
-    Fixture::with("/socket/websocket?vsn=2.0.0", 1, endpoint.handler().unwrap())
+    Fixture::with("/socket/websocket?vsn=2.0.0", 1, endpoint.handlers().unwrap())
 }
 
 /// Peers that have joined.

@@ -9,6 +9,7 @@ use wingbeat::proto::handshake::{
     client::{self, RequestHead},
     server::{self, Framing, Parsed, Request, UpgradeRequest},
 };
+use wingbeat::proto::http::{BodyError, Chunked};
 
 /// The nonce of RFC 6455 §1.3, so that seeds can hold an answer that fits.
 const NONCE: &[u8; 16] = b"the sample nonce";
@@ -36,12 +37,11 @@ pub fn handshake_request(data: &[u8]) {
     };
     let head = &input.bytes[..request.head_len()];
     check_head(head, &limits);
-    assert_eq!(values(head, "host").len(), 1, "exactly one Host");
-    let coded = request.framing() == Framing::Chunked;
-    assert_eq!(values(head, "transfer-encoding").len(), usize::from(coded));
-    assert!(!coded || values(head, "content-length").is_empty());
-    assert!(values(head, "content-length").len() <= 1);
-    assert!(head.windows(9).any(|bytes| bytes == b" HTTP/1.1"));
+    let is_old = !head.windows(11).any(|bytes| bytes == b" HTTP/1.1\r\n");
+    assert!(!is_old || head.windows(11).any(|bytes| bytes == b" HTTP/1.0\r\n"));
+    let hosts = values(head, "host").len();
+    assert!(hosts == 1 || hosts == 0 && is_old, "exactly one Host");
+    check_framing(head, &request, is_old, &input.bytes[request.head_len()..]);
     match server::upgrade(&request) {
         Ok(Some(upgrade)) => check_upgrade(head, &upgrade),
         Ok(None) => check_plain(&request),
@@ -49,11 +49,34 @@ pub fn handshake_request(data: &[u8]) {
     }
 }
 
+/// One announcement of the body's end at most; and a chunked body is the same however it is cut.
+fn check_framing(head: &[u8], request: &Request<'_>, is_old: bool, behind: &[u8]) {
+    let (codings, lengths) = (values(head, "transfer-encoding"), values(head, "content-length"));
+    assert!(codings.len() + lengths.len() <= 1);
+    let Some(coding) = codings.first() else {
+        let length = lengths.first().map_or(0, |length| std::str::from_utf8(length).unwrap().parse().unwrap());
+        return assert_eq!(request.framing(), Framing::Length(length));
+    };
+    assert!(coding.eq_ignore_ascii_case(b"chunked") && !is_old);
+    assert_eq!(request.framing(), Framing::Chunked);
+    assert!(!matches!(server::upgrade(request), Ok(Some(_))));
+    let read = |piece: usize| {
+        let (mut chunked, mut body, mut used) = (Chunked::new(), Vec::new(), 0);
+        for piece in behind.chunks(piece) {
+            used += chunked.read(piece, &mut body, 1000)?;
+        }
+        assert!(body.len() <= 1000 && (chunked.is_done() || used == behind.len()));
+        Ok::<_, BodyError>((body, used, chunked.is_done()))
+    };
+    let whole = read(behind.len().max(1));
+    assert!([1, 2, 7].into_iter().all(|piece| read(piece) == whole));
+}
+
 /// Everything that a request says of itself.
 fn summary(request: &Request<'_>) -> (usize, String) {
     let headers = request.headers().map(|(name, value)| (name.to_owned(), value.to_vec())).collect::<Vec<_>>();
     let line = (request.method(), request.target(), request.path(), request.query());
-    let rest = (request.framing(), request.wants_keep_alive());
+    let rest = (request.framing(), request.wants_keep_alive(), request.expectation());
     (request.head_len(), format!("{line:?} {rest:?} {headers:?}"))
 }
 

@@ -1,8 +1,8 @@
 //! What a channel's callbacks act through: [`Ctx`], [`JoinCtx`], and the references that other threads may hold.
 #![forbid(unsafe_code)]
 
+use super::env::{Env, Meta, Present, publish};
 use super::outlet::{Address, Content, Full, LateReply, Outlet, Refused, Sent, Service, TimerKey};
-use super::socket::{Env, Meta, Present, publish};
 use super::{
     Diff, Outgoing, OwnedPayload, Owner, Payload, PayloadError, PhxRef, Presence, Slot, ToPayload, TrackError,
 };
@@ -161,7 +161,8 @@ impl Ctx<'_> {
         Some(ReplyRef { address: self.outlet.address(), join_ref, reference, topic })
     }
 
-    /// Answers a message now: what came in with it may be long gone. On a connection of its own only.
+    /// Answers a message of this socket now, where [`ReplyRef::reply`] goes by mail. `to` may be of any of its channels,
+    /// even an ended one; one of another socket is a mistake that its client will not hear of.
     pub fn reply(&mut self, to: &ReplyRef, status: &str, payload: impl ToPayload) -> Sent {
         let mut scratch = mem::take(&mut self.outlet.scratch().payload);
         let sent = match payload.to_payload(&mut scratch) {
@@ -185,12 +186,13 @@ impl Ctx<'_> {
     /// Calls [`handle_info`](super::Channel::handle_info) with [`Info::Timer`](super::Info::Timer) after `delay`, if the
     /// channel is still there.
     pub fn set_timer(&mut self, delay: Duration, token: u64) -> TimerKey {
-        self.outlet.set_timer(delay, self.meta.serial, token)
+        self.env.arm(self.outlet, delay, self.meta.serial, token)
     }
 
-    /// Forgets a timer of this channel.
+    /// Forgets a timer of this channel. What is left when the channel has ended is forgotten by itself.
     pub fn cancel_timer(&mut self, key: TimerKey) {
-        self.outlet.cancel_timer(key);
+        let serial = self.meta.serial;
+        self.env.disarm(self.outlet, |timer| timer.serial == serial && timer.key == key);
     }
 
     /// Broadcasts on another topic come to [`handle_info`](super::Channel::handle_info) from now on.
@@ -415,15 +417,16 @@ pub(super) const PRESENCE_DIFF: &str = "presence_diff";
 /// The event that closes the sockets of an id.
 pub(crate) const DISCONNECT: &str = "disconnect";
 
-/// The event, on the topic of a socket's id, that is pushed to the channel of `topic` as `event`. A NUL cannot be told
-/// from the separator, so it is dropped from the topic.
+/// The event, on the topic of a socket's id, that is pushed to the channel of `topic` as `event`. The length says where
+/// the topic ends, whatever is in it.
 pub(crate) fn direct_event(topic: &str, event: &str) -> String {
-    format!("phx_direct\0{}\0{event}", topic.replace('\0', ""))
+    format!("phx_direct\0{}\0{topic}{event}", topic.len())
 }
 
 /// Topic and event of [`direct_event`].
 pub(super) fn read_direct_event(event: &str) -> Option<(&str, &str)> {
-    event.strip_prefix("phx_direct\0")?.split_once('\0')
+    let (len, rest) = event.strip_prefix("phx_direct\0")?.split_once('\0')?;
+    rest.split_at_checked(len.parse().ok()?)
 }
 
 impl fmt::Display for ReplyError {

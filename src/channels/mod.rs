@@ -14,6 +14,7 @@
 mod broadcast;
 mod channel;
 mod context;
+mod env;
 mod envelope;
 mod json_read;
 mod json_write;

@@ -17,7 +17,7 @@ pub trait Outlet {
     /// A limit of the server was reached.
     fn subscribe(&mut self, topic: &str, service: Service) -> Result<(), Refused>;
 
-    /// Ends a subscription; what was broadcast before still reaches the client.
+    /// Ends a subscription, if there is one; what was broadcast before still reaches the client.
     fn unsubscribe(&mut self, topic: &str);
 
     /// Publishes what [`Broadcast::write`](super::Broadcast::write) made, to all subscribers, or to all but this

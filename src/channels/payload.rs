@@ -106,15 +106,12 @@ impl<'a> Payload<'a> {
 }
 
 impl OwnedPayload {
-    /// Keeps a payload.
+    /// Keeps a payload. What came in with a message never fails: `OwnedPayload::from(payload)`.
     ///
     /// # Errors
     /// [`PayloadError::Unserializable`].
     pub fn new(payload: impl ToPayload) -> Result<OwnedPayload, PayloadError> {
-        Ok(match payload.to_payload(&mut Vec::new())? {
-            Payload::Json(json) => OwnedPayload(Owned::Json(json.as_str().into())),
-            Payload::Binary(bytes) => OwnedPayload(Owned::Binary(bytes.into())),
-        })
+        Ok(payload.to_payload(&mut Vec::new())?.into())
     }
 
     /// The payload, lent.
@@ -172,6 +169,15 @@ impl<'a> From<&'a RawValue> for Json<'a> {
     }
 }
 
+impl From<Payload<'_>> for OwnedPayload {
+    fn from(payload: Payload<'_>) -> Self {
+        OwnedPayload(match payload {
+            Payload::Json(json) => Owned::Json(json.as_str().into()),
+            Payload::Binary(bytes) => Owned::Binary(bytes.into()),
+        })
+    }
+}
+
 impl ToPayload for Payload<'_> {
     fn to_payload<'s>(&'s self, _: &'s mut Vec<u8>) -> Result<Payload<'s>, PayloadError> {
         Ok(*self)
@@ -209,3 +215,15 @@ impl fmt::Display for PayloadError {
 }
 
 impl error::Error for PayloadError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_payload_is_what_came_in() {
+        for payload in [Payload::Json(Json::trusted(r#"[1, {"a":2}]"#)), Payload::Binary(&[0, 255]), Payload::EMPTY] {
+            assert_eq!(OwnedPayload::from(payload).as_payload(), payload);
+        }
+    }
+}

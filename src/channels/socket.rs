@@ -3,9 +3,10 @@
 
 use super::channel::{AnyChannel, Info, Join, Outcome, Reason};
 use super::context::{Assigns, Ctx, DISCONNECT, JoinCtx, PRESENCE_DIFF, read_direct_event};
+use super::env::{Env, Meta, publish};
 use super::outlet::{Content, Letter, Outlet, Sent, Service};
 use super::user_socket::UserSocket;
-use super::{Broadcast, Envelope, Json, Outgoing, OwnedPayload, Owner, Payload, Presence, Slot};
+use super::{Broadcast, Envelope, Json, Outgoing, OwnedPayload, Payload, Slot};
 use crate::proto::{CloseCode, MessageKind};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,41 +20,9 @@ pub struct Socket {
     next_serial: u32,
 }
 
-/// What all channels of a socket share.
-pub(super) struct Env {
-    mount: Arc<UserSocket>,
-    serializer: u8,
-    pub(super) assigns: Assigns,
-    pub(super) id: Option<Box<str>>,
-    /// Topics that channels (by serial) subscribed to themselves.
-    pub(super) watched: Vec<(Box<str>, u32)>,
-    /// Topics that lost such a subscription in the running callback.
-    pub(super) unwatched: Vec<Box<str>>,
-}
-
 struct Joined {
     meta: Meta,
     channel: Box<dyn AnyChannel>,
-}
-
-/// What a channel's callbacks may see of its place in the socket.
-pub(super) struct Meta {
-    pub(super) topic: Box<str>,
-    /// As the join carried it.
-    join_ref: Slot<'static>,
-    /// What pushes carry if the join had no `join_ref`: its `ref`.
-    stand_in: Option<Box<Slot<'static>>>,
-    pub(super) serial: u32,
-    route: u16,
-    /// Something was sent that cannot be.
-    pub(super) failed: bool,
-    pub(super) present: Option<Box<Present>>,
-}
-
-/// Where a channel is tracked: what it leaves when it ends.
-pub(super) struct Present {
-    pub(super) owner: Owner,
-    pub(super) stores: Vec<Presence>,
 }
 
 /// A join that is answered later.
@@ -69,7 +38,7 @@ impl Socket {
     /// gave.
     pub fn new(mount: Arc<UserSocket>, serializer: u8, assigns: Assigns, id: Option<String>) -> Socket {
         let id = id.map(String::into_boxed_str);
-        let env = Env { mount, serializer, assigns, id, watched: Vec::new(), unwatched: Vec::new() };
+        let env = Env::new(mount, serializer, assigns, id);
         Socket { env, channels: Vec::new(), pending: None, next_serial: 0 }
     }
 
@@ -200,9 +169,11 @@ impl Socket {
             let why = Payload::Json(Json::trusted(r#"{"reason":"no room for another subscription"}"#));
             return self.refuse(outlet, pending, why);
         }
-        let sent = self.env.decided(outlet, &pending, "ok", reply);
-        let Pending { mut meta, replaced, .. } = pending;
-        meta.failed = sent == Sent::Invalid;
+        if self.decided(outlet, &pending, "ok", reply) == Sent::Invalid {
+            self.settle(outlet, &pending.meta.topic);
+            return self.refuse(outlet, pending, join_crashed());
+        }
+        let Pending { meta, replaced, .. } = pending;
         self.channels.push(Joined { meta, channel });
         self.env.replaced(outlet, replaced);
         self.call(outlet, self.channels.len() - 1, None, |channel, ctx| {
@@ -212,8 +183,18 @@ impl Socket {
     }
 
     fn refuse(&mut self, outlet: &mut dyn Outlet, pending: Pending, why: Payload<'_>) {
-        let _ = self.env.decided(outlet, &pending, "error", why);
+        if self.decided(outlet, &pending, "error", why) == Sent::Invalid {
+            let _ = self.decided(outlet, &pending, "error", join_crashed());
+        }
         self.env.replaced(outlet, pending.replaced);
+    }
+
+    /// The reply to a join.
+    fn decided(&self, outlet: &mut dyn Outlet, pending: &Pending, status: &str, response: Payload<'_>) -> Sent {
+        let Pending { meta, reference, .. } = pending;
+        tracing::info!(topic = &*meta.topic, status, "join");
+        let (join_ref, topic) = (&meta.join_ref, &Slot::from(&*meta.topic));
+        self.env.send(outlet, &Outgoing::Reply { join_ref, reference, topic, status, response })
     }
 
     // ---- calling --------------------------------------------------------------------------------------------
@@ -333,6 +314,7 @@ impl Socket {
                 }
             }
         }
+        self.env.disarm(outlet, |timer| timer.serial == joined.meta.serial);
         self.env.forget(joined.meta.serial); // what it subscribed to just now
         outlet.forget_timers(joined.meta.serial);
         self.unwatch(outlet);
@@ -382,16 +364,15 @@ impl Socket {
         }
         let Some((topic, event)) = read_direct_event(event) else { return false };
         if let Some(at) = self.find(topic) {
-            self.call(outlet, at, None, |_, ctx| {
-                ctx.push(event, payload);
-                Outcome::NoReply
-            });
+            let (join_ref, reference) = (self.channels[at].meta.push_ref(), &Slot::NULL);
+            let _ = self.env.send(outlet, &Outgoing::Push { join_ref, reference, topic, event, payload });
         }
         true
     }
 
-    /// A timer of a channel is due.
+    /// A timer of [`Outlet::set_timer`] is due.
     pub fn timer(&mut self, outlet: &mut dyn Outlet, serial: u32, token: u64) {
+        let Some(token) = self.env.fired(token) else { return };
         if let Some(at) = self.find_serial(serial) {
             self.call(outlet, at, None, |channel, ctx| channel.handle_info(ctx, Info::Timer(token)));
         }
@@ -423,103 +404,6 @@ impl Socket {
             }
         }
     }
-}
-
-impl Env {
-    /// Writes a message in the client's format and sends it.
-    pub(super) fn send(&self, outlet: &mut dyn Outlet, message: &Outgoing<'_>) -> Sent {
-        let mut bytes = mem::take(&mut outlet.scratch().message);
-        bytes.clear();
-        let sent = match self.mount.versions().serializer(self.serializer).encode(message, &mut bytes) {
-            Ok(kind) => outlet.send(kind, &bytes),
-            Err(error) => {
-                tracing::warn!(%error, "a message cannot be written");
-                Sent::Invalid
-            }
-        };
-        outlet.scratch().message = bytes;
-        sent
-    }
-
-    /// A reply of the socket itself.
-    fn answer(
-        &self,
-        outlet: &mut dyn Outlet,
-        join_ref: &Slot<'_>,
-        to: &Envelope<'_>,
-        status: &str,
-        response: Payload<'_>,
-    ) {
-        let (reference, topic) = (&to.reference, &to.topic);
-        let _ = self.send(outlet, &Outgoing::Reply { join_ref, reference, topic, status, response });
-    }
-
-    /// The reply to a join.
-    fn decided(&self, outlet: &mut dyn Outlet, pending: &Pending, status: &str, response: Payload<'_>) -> Sent {
-        let (join_ref, reference, topic) =
-            (&pending.meta.join_ref, &pending.reference, &Slot::from(&*pending.meta.topic));
-        tracing::info!(topic = &*pending.meta.topic, status, "join");
-        self.send(outlet, &Outgoing::Reply { join_ref, reference, topic, status, response })
-    }
-
-    /// `phx_close` or `phx_error`: both slots hold the `join_ref`.
-    fn notice(&self, outlet: &mut dyn Outlet, meta: &Meta, event: &str, payload: &'static str) {
-        let (join_ref, reference) = (&meta.join_ref, &meta.join_ref);
-        let payload = Payload::Json(Json::trusted(payload));
-        let _ = self.send(outlet, &Outgoing::Push { join_ref, reference, topic: &meta.topic, event, payload });
-    }
-
-    /// The `phx_close` of the channel that a second join has replaced, behind the reply to that join.
-    fn replaced(&self, outlet: &mut dyn Outlet, replaced: Option<(Box<str>, Slot<'static>)>) {
-        let Some((topic, join_ref)) = replaced else { return };
-        let (join_ref, reference) = (&join_ref, &join_ref);
-        let (event, payload) = ("phx_close", Payload::EMPTY);
-        let _ = self.send(outlet, &Outgoing::Push { join_ref, reference, topic: &topic, event, payload });
-    }
-
-    pub(super) fn watches(&self, topic: &str, serial: u32) -> bool {
-        self.watched.iter().any(|(watched, by)| *by == serial && **watched == *topic)
-    }
-
-    /// Ends what a channel subscribed to itself.
-    fn forget(&mut self, serial: u32) {
-        while let Some(at) = self.watched.iter().position(|(_, by)| *by == serial) {
-            self.unwatched.push(self.watched.swap_remove(at).0);
-        }
-    }
-
-    /// Whether broadcasts on this topic have to come to the socket, channel or not.
-    fn wants(&self, topic: &str) -> bool {
-        self.id.as_deref() == Some(topic) || self.watched.iter().any(|(watched, _)| **watched == *topic)
-    }
-
-    fn service(&self, topic: &str, route: u16) -> Service {
-        match self.wants(topic) {
-            true => Service::Socket,
-            false => Service::Fastlane { serializer: self.serializer, route },
-        }
-    }
-}
-
-impl Meta {
-    /// The `join_ref` of pushes and replies.
-    pub(super) fn push_ref(&self) -> &Slot<'static> {
-        self.stand_in.as_deref().unwrap_or(&self.join_ref)
-    }
-
-    /// Whether a message with this `join_ref` is for this channel, and not for one that was here before.
-    fn hears(&self, join_ref: &Slot<'_>) -> bool {
-        join_ref.is_null() || *join_ref == self.join_ref
-    }
-}
-
-/// Publishes an event to the subscribers of a topic, or to all but this outlet's own.
-pub(super) fn publish(outlet: &mut dyn Outlet, topic: &str, all: bool, event: &str, payload: Payload<'_>) {
-    let mut bytes = mem::take(&mut outlet.scratch().message);
-    bytes.clear();
-    let kind = Broadcast { event, payload }.write(&mut bytes);
-    outlet.publish(topic, all, kind, &bytes);
-    outlet.scratch().message = bytes;
 }
 
 fn join_crashed() -> Payload<'static> {

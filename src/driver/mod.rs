@@ -20,11 +20,17 @@
 mod epoll;
 pub mod sim;
 mod socket;
+mod system;
+#[cfg(all(feature = "uring", target_os = "linux"))]
+mod uring;
 mod waker;
 
 pub use epoll::{Epoll, EpollSeed};
 pub(crate) use socket::reserve_port;
 pub use socket::{Address, AddressError, is_port_free};
+pub use system::{Chosen, DriverChoice, SystemDriver, SystemSeed, Unavailable};
+#[cfg(all(feature = "uring", target_os = "linux"))]
+pub use uring::{Uring, UringSeed};
 pub use waker::Wake;
 
 use crate::buffer::SendBatch;
@@ -69,9 +75,10 @@ pub struct ConnectOptions {
 /// Sizes and budgets of a driver; each is at least 1, and a 0 counts as that.
 #[derive(Clone, Copy, Debug)]
 pub struct DriverConfig {
-    /// Bytes of the receive buffer that all sockets of the worker share.
+    /// Bytes of the receive buffer that all sockets of the worker share. On io_uring there are as many such buffers as
+    /// fit into the budget, and one at least.
     pub receive_buffer: usize,
-    /// Kernel events taken at once.
+    /// Kernel events taken at once; on io_uring a quarter of the completions that the kernel has room for.
     pub events: usize,
     /// Connections accepted per poll and listener at most, so that a herd does not starve those that are connected.
     pub accepts_per_poll: usize,

@@ -5,7 +5,7 @@
 ///
 /// Several calls before the poll returns are seen as one [`Completion::Woken`](super::Completion::Woken).
 pub trait Wake: Send + Sync {
-    /// Wakes. On epoll one system call (about 1 us if nobody sleeps, 13 us if a halted core is woken): call it only
+    /// Wakes. One system call (about 1 us if nobody sleeps, 13 us if a halted core is woken): call it only
     /// if the other side said that it sleeps.
     fn wake(&self);
 }

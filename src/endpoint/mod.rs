@@ -29,6 +29,7 @@ mod longpoll;
 mod mail;
 mod mount;
 mod path;
+mod routes;
 mod timers;
 
 pub use handler::{EndpointHandler, Live};
@@ -38,7 +39,7 @@ pub use mount::{Connect, ConnectInfo, LongPollOptions, Mount, Transport, WebSock
 
 use crate::channels::token::{Signer, WeakSecret};
 use crate::channels::{Broadcast, OwnedPayload, PayloadError, ToPayload};
-use crate::engine::{Config, Drain, Handle, Message, Published, Scope, Snapshot};
+use crate::engine::{Config, Drain, Handle, Message, Published, Response, Scope, Snapshot};
 use crate::http::{Context, OriginPolicy, Router};
 use crate::server::{Running, Server, ToAddress};
 use classes::Classes;
@@ -148,7 +149,7 @@ impl Endpoint {
         self
     }
 
-    /// Everything else: pages, an API, files.
+    /// Everything else by a router of its own: what [`Endpoint::get`] and its siblings declared before is replaced.
     pub fn router(mut self, router: Router) -> Endpoint {
         self.router = router;
         self
@@ -197,20 +198,18 @@ impl Endpoint {
         if let Some(workers) = self.workers {
             server = server.workers(workers);
         }
-        let running = server.spawn_with(self.handler()?)?;
-        let handle = EndpointHandle { handle: running.handle().clone() };
+        let running = server.spawn_with(self.handlers()?)?;
+        let handle = EndpointHandle::from(running.handle().clone());
         Ok(Serving { running, handle })
     }
 
-    /// What makes the endpoint's handler for each worker, for those who run workers themselves
-    /// ([`WorkerSeed::start`](crate::engine::WorkerSeed::start), on any driver): from the worker's index and the
-    /// [`Handle`] of its group ([`WorkerSeed::handle`](crate::engine::WorkerSeed::handle)). What [`Endpoint::config`] and
-    /// [`Endpoint::workers`] said is left to the caller; [`Limits::answer_timeout`](crate::engine::Limits) has to be longer
-    /// than the window of every long-poll.
+    /// What makes the handler of each worker, for [`Server::spawn_with`] or a handler of your own that hands on to it
+    /// all that is not its own. [`Endpoint::config`] and [`Endpoint::workers`] are then the server's affair, and
+    /// [`EndpointHandle`] is made [`From`] the server's handle.
     ///
     /// # Errors
-    /// The system has no randomness for the secret.
-    pub fn handler(
+    /// The system has no randomness for the secret that was not given.
+    pub fn handlers(
         self,
     ) -> io::Result<impl Fn(usize, &Handle<Mail>) -> EndpointHandler + Clone + Send + Sync + 'static> {
         let shared = Arc::new(self.share()?);
@@ -263,12 +262,13 @@ impl Shared {
     }
 }
 
-impl EndpointHandle {
-    /// The endpoint whose workers this handle reaches; see [`Endpoint::handler`].
-    pub fn new(handle: Handle<Mail>) -> EndpointHandle {
+impl From<Handle<Mail>> for EndpointHandle {
+    fn from(handle: Handle<Mail>) -> Self {
         EndpointHandle { handle }
     }
+}
 
+impl EndpointHandle {
     /// Sends an event to all who have joined a topic.
     ///
     /// # Errors
@@ -383,3 +383,13 @@ impl fmt::Display for BroadcastError {
 }
 
 impl error::Error for BroadcastError {}
+
+/// 500 for what cannot be sent, 503 where a worker had no room: a handler of requests may use `?`.
+impl From<BroadcastError> for Response {
+    fn from(error: BroadcastError) -> Response {
+        match error {
+            BroadcastError::Payload(_) => Response::new(500),
+            BroadcastError::Refused(_) => Response::new(503),
+        }
+    }
+}

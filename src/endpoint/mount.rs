@@ -3,7 +3,7 @@
 
 use crate::channels::{Assigns, UserSocket};
 use crate::engine::{Keepalive, Profile, Request, Response};
-use crate::http::{OriginPolicy, Params, Value};
+use crate::http::{OriginPolicy, Params, Session, SessionCookie, Value, is_csrf_token};
 use crate::proto::CloseCode;
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use std::borrow::Cow;
@@ -16,6 +16,7 @@ pub struct ConnectInfo<'a> {
     request: &'a Request<'a>,
     params: Params,
     auth_token: Option<String>,
+    session: Option<Session>,
     transport: Transport,
 }
 
@@ -52,6 +53,7 @@ pub struct Mount {
     on_error: Option<OnError>,
     pub(super) origin: Option<OriginPolicy>,
     auth_token: bool,
+    session: Option<SessionCookie>,
     subprotocols: Option<Vec<String>>,
     pub(super) websocket: Option<WebSocketOptions>,
     pub(super) longpoll: Option<LongPollOptions>,
@@ -124,6 +126,12 @@ impl<'a> ConnectInfo<'a> {
     /// The token that the client gave as `authToken`, if the mount wants one ([`Mount::auth_token`]).
     pub fn auth_token(&self) -> Option<&str> {
         self.auth_token.as_deref()
+    }
+
+    /// The session of the browser's cookie, if the mount reads sessions ([`Mount::session`]), the cookie is signed by
+    /// this server and the parameter `_csrf_token` is the session's.
+    pub fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
     }
 
     /// WebSocket or long-poll.
@@ -200,6 +208,7 @@ impl Mount {
             on_error: None,
             origin: None,
             auth_token: false,
+            session: None,
             subprotocols: None,
             websocket: Some(WebSocketOptions::default()),
             longpoll: None,
@@ -229,6 +238,12 @@ impl Mount {
     /// the subprotocol it offers, and gives up.
     pub fn auth_token(mut self, on: bool) -> Mount {
         self.auth_token = on;
+        self
+    }
+
+    /// Reads the session of the pages' cookie, for [`ConnectInfo::session`].
+    pub fn session(mut self, cookie: SessionCookie) -> Mount {
+        self.session = Some(cookie);
         self
     }
 
@@ -279,7 +294,9 @@ impl Mount {
         for (name, value) in vars {
             params.put(&name, Value::Text(value));
         }
-        let info = ConnectInfo { request, params, auth_token, transport };
+        let session = self.session.as_ref().and_then(|cookie| cookie.read(request));
+        let session = session.filter(|session| params.text("_csrf_token").is_some_and(|t| is_csrf_token(session, t)));
+        let info = ConnectInfo { request, params, auth_token, session, transport };
         match (self.connect)(&info) {
             Connect::Accept { assigns, id } => Ok(Admitted { serializer, assigns, id, protocol }),
             Connect::Refuse => Err(Refusal::Status(403)),

@@ -3,7 +3,7 @@
 //! ```text
 //!            completions                     callbacks
 //!  Driver ───────────────► Engine (session) ───────────► Handler
-//!    ▲                        │   opening, deadlines         │ Conn, Scope
+//!    ▲                        │   opening, http, deadlines   │ Conn, Scope
 //!    │ send, pause, close     ▼                              ▼
 //!    └──────────── Worker ◄── Table ◄────────────────────── Core
 //!                   turn      records, frames, outboxes      topics, timers

@@ -232,11 +232,16 @@ impl<H: Handler, D: Driver> Worker<H, D> {
     /// How long the next turn may be put off: zero if there is work, none if only the descriptor matters. To be asked
     /// before each wait on the descriptor: it is here that other threads learn that they have to wake this one.
     pub fn next_timeout(&mut self, now: Instant) -> Option<Duration> {
+        [self.longest_sleep(now), self.driver.longest_wait()].into_iter().flatten().min()
+    }
+
+    /// How long a poll may wait; what the driver has to do by itself, it knows.
+    fn longest_sleep(&mut self, now: Instant) -> Option<Duration> {
         // The drain is looked for after the lane has announced the sleep: else its wake could be lost.
         if self.has_work() || !self.lane.prepare_sleep() || self.is_told_to_drain() {
             return Some(Duration::ZERO);
         }
-        [self.engine.next_due(now), self.driver.longest_wait()].into_iter().flatten().min()
+        self.engine.next_due(now)
     }
 
     /// Whether a drain is over: nothing lives any more, and nobody waits to be accepted.
@@ -261,7 +266,7 @@ impl<H: Handler, D: Driver> Worker<H, D> {
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.engine.clock = Clock::System;
         if !self.spin()? {
-            let timeout = match (timeout, self.next_timeout(Instant::now())) {
+            let timeout = match (timeout, self.longest_sleep(Instant::now())) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };

@@ -155,7 +155,7 @@ impl<'a> Context<'a> {
         self.assigns.get(&TypeId::of::<T>())?.downcast_ref()
     }
 
-    /// The worker: to publish, to set timers.
+    /// The worker: to publish, to set timers. To the topics of channels [`Context::broadcast`] publishes.
     pub fn scope(&mut self) -> &mut Scope<'a> {
         &mut self.scope
     }

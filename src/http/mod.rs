@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use wingbeat::http::{RequestId, Router, SecureHeaders};
-//! use wingbeat::{Message, Response};
+//! use wingbeat::Response;
 //!
 //! let router = Router::new()
 //!     .plug(RequestId)
@@ -10,9 +10,9 @@
 //!     .get("/rooms/:name", |context| format!("room {}\n", context.var("name").unwrap_or_default()))
 //!     .scope("/api", |api| {
 //!         api.plug(SecureHeaders).post("/messages", |context| {
-//!             let text: String = context.json()?;
-//!             context.scope().publish("room:lobby", Message::text(&text));
-//!             Ok::<_, Response>(Response::json(&serde_json::json!({"sent": text})))
+//!             let message: serde_json::Value = context.json()?;
+//!             context.broadcast("room:lobby", "message", &message)?;
+//!             Ok::<_, Response>(Response::no_content())
 //!         })
 //!     });
 //! # let _ = router;

@@ -6,7 +6,7 @@ use super::plug::{Next, Plug};
 use crate::engine::{Answer, Request, Response, Scope};
 use std::{fmt, sync::Arc};
 
-type Endpoint = Arc<dyn Fn(&mut Context<'_>) -> Response + Send + Sync>;
+type RouteHandler = Arc<dyn Fn(&mut Context<'_>) -> Response + Send + Sync>;
 
 /// Routes, plugs and scopes; see [`http`](crate::http).
 ///
@@ -20,7 +20,7 @@ type Endpoint = Arc<dyn Fn(&mut Context<'_>) -> Response + Send + Sync>;
 pub struct Router {
     plugs: Vec<Arc<dyn Plug>>,
     routes: Vec<Route>,
-    not_found: Option<Endpoint>,
+    not_found: Option<RouteHandler>,
 }
 
 #[derive(Clone)]
@@ -28,7 +28,7 @@ struct Route {
     method: &'static str,
     pattern: Vec<Segment>,
     plugs: Vec<Arc<dyn Plug>>,
-    endpoint: Endpoint,
+    handler: RouteHandler,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -135,8 +135,8 @@ impl Router {
         path: &str,
         handler: impl Fn(&mut Context<'_>) -> R + Send + Sync + 'static,
     ) -> Self {
-        let endpoint: Endpoint = Arc::new(move |context| handler(context).into());
-        self.routes.push(Route { method, pattern: pattern(path), plugs: Vec::new(), endpoint });
+        let handler: RouteHandler = Arc::new(move |context| handler(context).into());
+        self.routes.push(Route { method, pattern: pattern(path), plugs: Vec::new(), handler });
         self
     }
 
@@ -147,14 +147,14 @@ impl Router {
             let Some(vars) = matches(&route.pattern, context.segments()) else { continue };
             if route.method == method || route.method == "GET" && method == "HEAD" {
                 context.vars = vars;
-                return Next { plugs: &route.plugs, last: Last::Route(&route.endpoint) }.run(context);
+                return Next { plugs: &route.plugs, last: Last::Route(&route.handler) }.run(context);
             }
             allowed.push(route.method);
         }
         match method {
             "OPTIONS" if context.path() == "*" => Response::no_content(),
             _ if allowed.is_empty() => match &self.not_found {
-                Some(endpoint) => endpoint(context),
+                Some(handler) => handler(context),
                 None => Response::not_found(),
             },
             "OPTIONS" => Response::no_content().header("Allow", allow(allowed)),
@@ -167,14 +167,14 @@ impl Router {
 #[derive(Clone, Copy)]
 pub(super) enum Last<'n> {
     Routing(&'n Router),
-    Route(&'n Endpoint),
+    Route(&'n RouteHandler),
 }
 
 impl Last<'_> {
     pub(super) fn call(self, context: &mut Context<'_>) -> Response {
         match self {
             Last::Routing(router) => router.dispatch(context),
-            Last::Route(endpoint) => endpoint(context),
+            Last::Route(handler) => handler(context),
         }
     }
 }

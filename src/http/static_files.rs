@@ -20,7 +20,7 @@ const READ_BYTES: u64 = 8 << 20;
 ///
 /// Types by their extension, a strong ETag (RFC 9110 §8.8.3), 304 to `If-None-Match`, single ranges (206, 416, `If-Range`).
 /// A directory is its `index.html`. Not served: names that begin with a dot, or hold a slash, a backslash or NUL once
-/// they are decoded; what a symbolic link leads to outside the root; what is no regular file.
+/// they are decoded; what a symbolic link leads to outside the root or under such a name; what is no regular file.
 ///
 /// Files are read whole, on the worker's thread, which waits for the disk meanwhile, and at most [`StaticFiles::limit`]
 /// bytes of one: meant for what the page cache holds. Put large files behind a server made for them.
@@ -195,8 +195,12 @@ fn is_plain(name: &str) -> bool {
 
 fn on_disk(root: &Path, names: &[String]) -> Option<Found> {
     let root = root.canonicalize().ok()?;
-    // Without links and dots: where it really is.
-    let inside = |path: &Path| path.canonicalize().ok().filter(|path| path.starts_with(&root));
+    // Without links and dots: where it really is, and under what names.
+    let inside = |path: &Path| {
+        let path = path.canonicalize().ok()?;
+        let mut names = path.strip_prefix(&root).ok()?.iter();
+        names.all(|name| name.to_str().is_some_and(is_plain)).then_some(path)
+    };
     let mut path = inside(&names.iter().fold(root.clone(), |path, name| path.join(name)))?;
     if path.is_dir() {
         path = inside(&path.join("index.html"))?;

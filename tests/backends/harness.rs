@@ -6,11 +6,14 @@ use std::{
     collections::{HashMap, VecDeque},
     env, fs,
     io::{ErrorKind, Read, Write},
+    marker::PhantomData,
     net::{IpAddr, Shutdown},
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
+#[cfg(feature = "uring")]
+use wingbeat::driver::Uring;
 use wingbeat::{
     buffer::{FrameSlab, FrameSlabConfig, SendBatch},
     driver::{
@@ -51,22 +54,51 @@ pub(crate) trait Peer {
     fn is_eof(&self) -> bool;
 }
 
-/// Epoll, and peers on real sockets.
-pub(crate) struct Real {
-    directory: PathBuf,
+/// A driver on real sockets.
+pub(crate) trait RealDriver: Driver + Sized {
+    fn make(config: DriverConfig) -> Self;
 }
 
-impl Real {
+impl RealDriver for Epoll {
+    fn make(config: DriverConfig) -> Self {
+        Epoll::new(config).unwrap()
+    }
+}
+
+#[cfg(feature = "uring")]
+impl RealDriver for Uring {
+    fn make(config: DriverConfig) -> Self {
+        Uring::new(config).unwrap()
+    }
+}
+
+/// A driver on real sockets, and its peers.
+pub(crate) struct Real<D> {
+    directory: PathBuf,
+    /// Whatever the test asks for, the driver has next to no room.
+    tiny: bool,
+    driver: PhantomData<D>,
+}
+
+impl<D> Real<D> {
     pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("wingbeat-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = env::temp_dir().join(name);
         fs::create_dir_all(&directory).unwrap();
-        Real { directory }
+        Real { directory, tiny: false, driver: PhantomData }
+    }
+
+    /// With a driver whose queues and buffers are so small that the kernel always lacks something.
+    #[cfg(feature = "uring")]
+    pub(crate) fn tiny() -> Self {
+        let mut real = Self::new();
+        real.tiny = true;
+        real
     }
 }
 
-impl Drop for Real {
+impl<D> Drop for Real<D> {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.directory);
     }
@@ -140,18 +172,23 @@ impl Peer for RealPeer {
     }
 }
 
-impl Backend for Real {
-    type Driver = Epoll;
+impl<D: RealDriver> Backend for Real<D> {
+    type Driver = D;
     type Peer = RealPeer;
     type Listener = std::net::TcpListener;
     const PATIENCE: usize = 10_000;
 
     fn bulk(&self) -> usize {
-        64 << 20
+        if self.tiny { 16 << 20 } else { 64 << 20 }
     }
 
-    fn driver(&self, config: DriverConfig) -> Epoll {
-        Epoll::new(config).unwrap()
+    fn driver(&self, mut config: DriverConfig) -> D {
+        if self.tiny {
+            config.receive_buffer = config.receive_buffer.min(200);
+            config.receive_budget = config.receive_budget.min(400);
+            config.events = 2;
+        }
+        D::make(config)
     }
 
     fn unix(&self) -> Address {

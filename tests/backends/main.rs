@@ -1,5 +1,6 @@
-//! The driver contract, each bullet of `wingbeat::driver` as a test, run on every backend: epoll with real sockets, the
-//! simulated kernel, and the simulated kernel with everything cut, late and in disorder (20 seeds each).
+//! The driver contract, each bullet of `wingbeat::driver` as a test, run on every backend: epoll and io_uring with real
+//! sockets, io_uring with queues and buffers so small that the kernel ends multishots and runs out of buffers all the
+//! time, the simulated kernel, and the simulated kernel with everything cut, late and in disorder (20 seeds each).
 #![forbid(unsafe_code)]
 #![cfg(feature = "epoll")]
 
@@ -11,7 +12,15 @@ mod simulated;
 macro_rules! on_every_backend {
     ($($test:ident),* $(,)?) => {
         mod epoll {
-            $(#[test] fn $test() { super::contract::$test(super::harness::Real::new()) })*
+            $(#[test] fn $test() { super::contract::$test(super::harness::Real::<wingbeat::driver::Epoll>::new()) })*
+        }
+        #[cfg(feature = "uring")]
+        mod uring {
+            $(#[test] fn $test() { super::contract::$test(super::harness::Real::<wingbeat::driver::Uring>::new()) })*
+        }
+        #[cfg(feature = "uring")]
+        mod tiny_uring {
+            $(#[test] fn $test() { super::contract::$test(super::harness::Real::<wingbeat::driver::Uring>::tiny()) })*
         }
         mod sim {
             $(#[test] fn $test() { super::contract::$test(super::harness::Simulated::kind(1)) })*

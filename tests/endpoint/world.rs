@@ -49,7 +49,7 @@ impl World {
     pub fn with(seed: u64, endpoint: Endpoint, workers: usize, config: Config) -> World {
         hush();
         let net = Net::new(seed);
-        let make = endpoint.handler().expect("there is randomness");
+        let make = endpoint.handlers().expect("there is randomness");
         let drivers: Vec<Sim> = (0..workers).map(|_| net.driver(config.driver)).collect();
         let wakers: Vec<Arc<_>> = drivers.iter().map(Driver::waker).collect();
         let (seeds, handle) = group::<Mail>(&wakers, config);
@@ -62,7 +62,7 @@ impl World {
             worker
         };
         let workers = seeds.into_iter().zip(drivers).enumerate().map(start).collect();
-        World { net, workers, handle: EndpointHandle::new(handle), addresses }
+        World { net, workers, handle: EndpointHandle::from(handle), addresses }
     }
 
     pub fn turn(&mut self) {

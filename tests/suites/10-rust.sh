@@ -12,6 +12,7 @@ suite_clippy() {
   cargo clippy --all-targets --features cli -- -D warnings
   cargo clippy --all-targets -- -D warnings
   cargo clippy --all-targets --no-default-features -- -D warnings
+  cargo clippy --all-targets --no-default-features --features epoll -- -D warnings
 }
 
 suite docs "rustdoc without a warning"
@@ -43,6 +44,11 @@ for file in $(compgen -G 'tests/*.rs'; compgen -G 'tests/*/main.rs'); do
   [ "$name" != sim_soak ] || continue
   suite "${name//_/-}" "$(sed -n '1s/^\/\/! *//p' "$file")"
   eval "suite_$name() { cargo test --features cli --test $name; }"
+done
+
+for name in server zero_alloc own_descriptor_table; do
+  suite "${name//_/-}-uring" "the same as ${name//_/-} on io_uring"
+  eval "suite_${name}_uring() { WINGBEAT_DRIVER=uring cargo test --features cli --test $name; }"
 done
 
 if [ -d benches ] && compgen -G 'benches/*.rs' >/dev/null; then

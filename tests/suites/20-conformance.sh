@@ -6,13 +6,21 @@ AUTOBAHN_CASES=1.*,2.*,3.*,4.*,5.*,6.*,7.*,9.*,10.* # 12 and 13 are compression,
 autobahn_note() { note "$(grep '^autobahn: ' "$1" | tail -n 1 | sed 's/^autobahn: //')"; }
 
 suite autobahn-server "Autobahn|Testsuite judges the server, strictly"
-suite_autobahn_server() {
+suite_autobahn_server() { autobahn_server server; }
+
+suite autobahn-uring "Autobahn|Testsuite judges the server on io_uring, strictly"
+suite_autobahn_uring() { autobahn_server uring --driver uring; }
+
+# autobahn_server NAME [SERVE_FLAG...]
+autobahn_server() {
+  local name=$1
+  shift
   need_python
   tests/autobahn/setup.sh
-  start_server
-  tests/autobahn/run.sh "ws://$ADDRESS/echo" "$AUTOBAHN_CASES" tests/autobahn/reports/server --strict --jobs 2 --per-section |
-    tee "$TARGET/tests/autobahn-server.out"
-  autobahn_note "$TARGET/tests/autobahn-server.out"
+  start_server "$@"
+  tests/autobahn/run.sh "ws://$ADDRESS/echo" "$AUTOBAHN_CASES" "tests/autobahn/reports/$name" --strict --jobs 2 --per-section |
+    tee "$TARGET/tests/autobahn-$name.out"
+  autobahn_note "$TARGET/tests/autobahn-$name.out"
   stop_server
 }
 
@@ -39,10 +47,16 @@ autobahn_client() {
 # The probe is kept beside the repository, not in it: it judges more servers than this one.
 ADVERSARY=${WINGBEAT_ADVERSARY:-../shared/adversary/probe.py}
 suite adversary "a hostile peer: malformed, slow, huge and broken input"
-suite_adversary() {
+suite_adversary() { adversary; }
+
+suite adversary-uring "the same on io_uring"
+suite_adversary_uring() { adversary --driver uring; }
+
+# adversary [SERVE_FLAG...]
+adversary() {
   [ -f "$ADVERSARY" ] || skip "$ADVERSARY is not there (WINGBEAT_ADVERSARY names another place)"
   need python3 python3
-  start_server
+  start_server "$@"
   local status=0
   python3 "$ADVERSARY" 127.0.0.1 "$PORT" /echo --pid "$SERVER" --no-pmd | tee "$TARGET/tests/adversary.out" || status=$?
   note "$(tail -n 1 "$TARGET/tests/adversary.out")"

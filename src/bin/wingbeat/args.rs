@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Load(Box<LoadArgs>),
     /// Serve, put load on it, and show messages per second and latency until Ctrl-C
     Demo(DemoArgs),
+    /// Write a small project to begin with: a page, an API, and a socket with a channel
+    New(NewArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -66,6 +68,16 @@ pub(crate) enum DriverChoice {
     Uring,
 }
 
+impl From<DriverChoice> for wingbeat::driver::DriverChoice {
+    fn from(choice: DriverChoice) -> Self {
+        match choice {
+            DriverChoice::Auto => Self::Auto,
+            DriverChoice::Epoll => Self::Epoll,
+            DriverChoice::Uring => Self::Uring,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SlowConsumer {
     /// Close it with 1013
@@ -81,7 +93,7 @@ pub(crate) struct LoadArgs {
     /// What to do
     #[arg(value_enum)]
     pub(crate) mode: Mode,
-    /// ws://HOST[:PORT][/PATH] or ws+unix:SOCKET[:/PATH]
+    /// ws://HOST[:PORT][/PATH] or ws+unix:SOCKET[:/PATH]; in channels the mount, without /websocket
     pub(crate) url: String,
     /// Connections; in fanout those that publish [default: 50, in fanout 1]
     #[arg(short, long, value_name = "N")]
@@ -89,16 +101,19 @@ pub(crate) struct LoadArgs {
     /// Threads [default: half the CPUs, and as many as the connections need descriptor tables]
     #[arg(short, long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
+    /// Kernel interface that moves the bytes
+    #[arg(long, value_enum, default_value_t = DriverChoice::Auto)]
+    pub(crate) driver: DriverChoice,
     /// How long to measure, after the warm-up
     #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = parse_positive_duration)]
     pub(crate) duration: Duration,
     /// Messages per second in total, on a schedule that does not wait for answers (open loop)
     #[arg(short, long, value_name = "N")]
     pub(crate) rate: Option<NonZeroU64>,
-    /// Messages in flight per connection; in fanout the burst [default: 1; echo with --rate: 1024, or 256KiB of them]
+    /// Messages in flight per connection; of broadcasts the burst [default: 1; for answers with --rate: 1024, or 256KiB]
     #[arg(short, long, value_name = "D")]
     pub(crate) pipeline: Option<NonZeroU32>,
-    /// Bytes of a message
+    /// Bytes of a message; in channels of the string in its payload
     #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_size)]
     pub(crate) payload: usize,
     /// Send binary messages instead of text
@@ -131,6 +146,69 @@ pub(crate) struct LoadArgs {
     /// fanout: where the publishers connect [default: URL]
     #[arg(long, value_name = "URL")]
     pub(crate) publish_url: Option<String>,
+    #[command(flatten)]
+    pub(crate) channels: ChannelArgs,
+}
+
+/// Flags of the mode `channels`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(next_help_heading = "Options of channels")]
+pub(crate) struct ChannelArgs {
+    /// What the clients do once they have joined [default: reply]
+    #[arg(long, value_enum)]
+    pub(crate) traffic: Option<Traffic>,
+    /// Topics that the clients are spread over [default: 1]
+    #[arg(long, value_name = "K")]
+    pub(crate) topics: Option<NonZeroU32>,
+    /// What the topics are called, before their number [default: room:]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) topic_prefix: Option<String>,
+    /// Event that the server answers; if the answer has `data`, it has to be that of the push [default: echo]
+    #[arg(long, value_name = "EVENT")]
+    pub(crate) reply_event: Option<String>,
+    /// Event that the server broadcasts to the whole topic, sender included [default: shout]
+    #[arg(long, value_name = "EVENT")]
+    pub(crate) broadcast_event: Option<String>,
+    /// Version of the wire format, 1.0.x or 2.0.x [default: 2.0.0]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) vsn: Option<String>,
+    /// Time between two heartbeats of a connection [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse_positive_duration)]
+    pub(crate) heartbeat: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Traffic {
+    /// Every client pushes and awaits the reply
+    Reply,
+    /// One client per topic pushes what all clients of the topic get
+    Broadcast,
+    /// Both at once; a rate is split evenly
+    Both,
+    /// Nothing but heartbeats
+    None,
+}
+
+impl Traffic {
+    /// As it is written on the command line and in the JSON.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Traffic::Reply => "reply",
+            Traffic::Broadcast => "broadcast",
+            Traffic::Both => "both",
+            Traffic::None => "none",
+        }
+    }
+
+    /// Whether pushes are replied to.
+    pub(crate) fn has_replies(self) -> bool {
+        matches!(self, Traffic::Reply | Traffic::Both)
+    }
+
+    /// Whether pushes are broadcast.
+    pub(crate) fn has_broadcasts(self) -> bool {
+        matches!(self, Traffic::Broadcast | Traffic::Both)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -143,6 +221,8 @@ pub(crate) enum Mode {
     Idle,
     /// Connect, close, and again: opening handshakes per second
     Connect,
+    /// Join Phoenix channels, and time replies to pushes, or broadcasts
+    Channels,
 }
 
 impl Mode {
@@ -153,6 +233,7 @@ impl Mode {
             Mode::Fanout => "fanout",
             Mode::Idle => "idle",
             Mode::Connect => "connect",
+            Mode::Channels => "channels",
         }
     }
 }
@@ -174,6 +255,16 @@ pub(crate) struct DemoArgs {
     /// Bytes of a message
     #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_size)]
     pub(crate) payload: usize,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NewArgs {
+    /// The project: its crate, and its directory below this one
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Use the crate wingbeat in this directory instead of a published version
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) path: Option<PathBuf>,
 }
 
 /// Why there is no command to run.
@@ -259,6 +350,17 @@ mod tests {
         assert_eq!((args.rate, args.pipeline), (NonZeroU64::new(1000), NonZeroU32::new(16)));
         assert_eq!((args.headers.len(), args.subprotocols.len(), args.payload), (2, 1, 1024));
         assert_eq!(args.json.unwrap().as_os_str(), "-");
+        let args = load(
+            "load channels ws://h/socket --traffic both --topics 3 --topic-prefix lobby: --reply-event ping \
+             --broadcast-event new_msg --vsn 1.0.0 --heartbeat 5s",
+        );
+        let channels = args.channels;
+        assert_eq!(
+            (args.mode, channels.traffic, channels.topics),
+            (Mode::Channels, Some(Traffic::Both), NonZeroU32::new(3))
+        );
+        assert_eq!((channels.topic_prefix.as_deref(), channels.vsn.as_deref()), (Some("lobby:"), Some("1.0.0")));
+        assert_eq!(channels.heartbeat, Some(Duration::from_secs(5)));
     }
 
     #[test]
@@ -282,6 +384,8 @@ mod tests {
             "load echo ws://h/ -d 0s",
             "load echo ws://h/ -r 0",
             "load echo ws://h/ --server-pid me",
+            "load channels ws://h/ --traffic loud",
+            "load channels ws://h/ --topics 0",
         ] {
             match parse_words(line) {
                 Err(NoCommand::Wrong(text)) => assert!(!text.contains('\n') && text.len() > 20, "{line}: {text}"),

@@ -1,14 +1,17 @@
-//! The program `wingbeat`: `serve`, `load` and `demo`.
+//! The program `wingbeat`: `serve`, `load`, `demo` and `new`.
 #![forbid(unsafe_code)]
 
 mod args;
+mod chat;
 mod demo;
 mod descriptors;
 mod failure;
 mod interrupt;
 mod load;
+mod new;
 mod routes;
 mod serve;
+mod service;
 mod units;
 
 use args::{Cli, Command, NoCommand};
@@ -41,6 +44,12 @@ fn run(cli: Cli) -> Result<bool, Failure> {
         Command::Serve(args) => serve::serve(&args, interrupt).map(|()| true),
         Command::Load(args) => load::load(&args, &interrupt),
         Command::Demo(args) => demo::demo(&args, &interrupt),
+        Command::New(args) => {
+            let next = new::new(&args)?;
+            // The project is there, whether anybody reads about it or not.
+            let _ = io::stdout().write_all(next.as_bytes());
+            Ok(true)
+        }
     }
 }
 

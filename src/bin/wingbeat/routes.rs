@@ -19,8 +19,8 @@ pub(crate) enum Route<'a> {
     Health,
     /// A path that wants a topic, without a usable one.
     BadTopic,
-    /// Nothing is here.
-    Unknown,
+    /// The chat, its socket, or nothing.
+    Other,
 }
 
 impl<'a> Route<'a> {
@@ -32,7 +32,7 @@ impl<'a> Route<'a> {
             "/healthz" => Route::Health,
             "/topics" => topic(query).map_or(Route::BadTopic, Route::Topics),
             "/publish" => topic(query).map_or(Route::BadTopic, Route::Publish),
-            _ => Route::Unknown,
+            _ => Route::Other,
         }
     }
 }
@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(route("/echo?x=1"), Route::Echo);
         assert_eq!(route("/healthz"), Route::Health);
         for target in ["/", "/Echo", "/echo/", "/topic?topic=a", "*", ""] {
-            assert_eq!(route(target), Route::Unknown, "{target}");
+            assert_eq!(route(target), Route::Other, "{target}");
         }
     }
 

@@ -1,21 +1,20 @@
-//! `wingbeat serve`: echo, topics, and a health check.
+//! `wingbeat serve`: starting it, and ending it.
 #![forbid(unsafe_code)]
 
-use crate::args::{DriverChoice, ServeArgs, SlowConsumer};
+use crate::args::{ServeArgs, SlowConsumer};
+use crate::chat;
 use crate::descriptors;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::routes::Route;
-use slab::Slab;
+use crate::service::Service;
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZero;
 use std::thread;
 use std::time::Duration;
-use wingbeat::driver::Address;
+use wingbeat::driver::{Address, DriverChoice};
+use wingbeat::endpoint::{EndpointHandle, Mail};
 use wingbeat::engine::{self, Config, Drain};
-use wingbeat::{
-    Answer, CloseCode, CloseReason, Conn, Handler, Message, Never, Request, Response, Running, Scope, Server, Upgrade,
-};
+use wingbeat::{Running, Server};
 
 /// Runs `wingbeat serve` until a signal.
 ///
@@ -23,13 +22,11 @@ use wingbeat::{
 /// [`Failure`] if an address is none, cannot be listened on, or a worker could not go on.
 pub(crate) fn serve(args: &ServeArgs, interrupt: Interrupt) -> Result<(), Failure> {
     start_log();
-    if args.driver == DriverChoice::Uring {
-        return Err(Failure::Failed("this build has no io_uring driver; use --driver epoll or auto".into()));
-    }
     descriptors::raise_limit();
     let running = start(args)?;
+    tracing::info!("driver: {}", running.driver());
     announce(running.addresses()).map_err(|error| Failure::cannot("write standard output", error))?;
-    let handle = running.handle().clone();
+    let handle = EndpointHandle::from(running.handle().clone());
     thread::spawn(move || {
         if let Err(error) = interrupt.wait() {
             tracing::error!(%error, "signals cannot be waited for: draining now");
@@ -44,16 +41,20 @@ pub(crate) fn serve(args: &ServeArgs, interrupt: Interrupt) -> Result<(), Failur
 ///
 /// # Errors
 /// [`Failure`] if an address is none, or cannot be listened on.
-pub(crate) fn start(args: &ServeArgs) -> Result<Running<Never>, Failure> {
+pub(crate) fn start(args: &ServeArgs) -> Result<Running<Mail>, Failure> {
     let addresses = args.bind.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
     let is_repeated = |at: &usize| is_named(&addresses[*at]) && addresses[..*at].contains(&addresses[*at]);
     if let Some(at) = (0..addresses.len()).find(is_repeated) {
         return Err(Failure::usage(format!("--bind {} is given twice", addresses[at])));
     }
     let config = config(args)?;
+    let driver = args.driver.into();
+    if let Err(why) = DriverChoice::resolve(driver) {
+        return Err(Failure::Failed(format!("{why}; use --driver epoll or auto")));
+    }
     let cannot = |error: io::Error| Failure::cannot(format!("listen on {}", args.bind.join(", ")), error);
     let (first, others) = addresses.split_first().ok_or_else(|| Failure::usage("--bind is missing"))?;
-    let mut server = Server::bind(first).map_err(cannot)?.config(config);
+    let mut server = Server::bind(first).map_err(cannot)?.driver(driver).config(config);
     for other in others {
         server = server.listen(other).map_err(cannot)?;
     }
@@ -64,7 +65,8 @@ pub(crate) fn start(args: &ServeArgs) -> Result<Running<Never>, Failure> {
     if args.spin_us.is_some_and(|micros| micros > 0) && args.workers.map_or(cpus, NonZero::get) >= cpus {
         tracing::warn!("--spin-us is not used: it takes fewer workers than CPUs, which are {cpus}");
     }
-    server.spawn(|_worker| Service::default()).map_err(cannot)
+    let endpoint = chat::endpoint(config.limits.message_bytes).handlers().map_err(cannot)?;
+    server.spawn_with(move |worker, handle| Service::new(endpoint(worker, handle))).map_err(cannot)
 }
 
 /// Whether an address names one place: each port 0 becomes a port of its own.
@@ -102,92 +104,4 @@ fn announce(addresses: &[Address]) -> io::Result<()> {
 
 fn start_log() {
     tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).with_target(false).init();
-}
-
-/// What `serve` does with connections: one per worker.
-#[derive(Debug, Default)]
-struct Service {
-    /// Topic names of the connections that have one. They are here so that the others pay nothing for it.
-    names: Slab<Box<str>>,
-}
-
-/// What a connection is for.
-#[derive(Debug)]
-enum Role {
-    Echo,
-    /// Subscribed to the topic under this key, and publishes to it.
-    Member(u32),
-    /// Publishes to the topic under this key.
-    Publisher(u32),
-}
-
-// It is kept for every connection.
-const _: () = assert!(size_of::<Option<Role>>() == 8);
-
-impl Service {
-    fn keep(&mut self, name: &str) -> u32 {
-        self.names.insert(name.into()) as u32
-    }
-}
-
-impl Handler for Service {
-    type State = Role;
-    type Mail = Never;
-
-    fn upgrade(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Upgrade<Role> {
-        match Route::of(request.path(), request.query()) {
-            Route::Echo => Upgrade::Accept(Role::Echo),
-            Route::Topics(name) => Upgrade::Accept(Role::Member(self.keep(&name))),
-            Route::Publish(name) => Upgrade::Accept(Role::Publisher(self.keep(&name))),
-            Route::BadTopic => Upgrade::Reject(bad_topic()),
-            // A server may ignore an upgrade that it does not want, and answer (RFC 9110 §7.8).
-            Route::Health => Upgrade::Reject(healthy()),
-            Route::Unknown => Upgrade::Reject(Response::not_found()),
-        }
-    }
-
-    fn request(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Answer {
-        let response = match Route::of(request.path(), request.query()) {
-            Route::Unknown => Response::not_found(),
-            _ if !matches!(request.method(), "GET" | "HEAD") => Response::new(405).header("Allow", "GET, HEAD"),
-            Route::Health => healthy(),
-            Route::BadTopic => bad_topic(),
-            Route::Echo | Route::Topics(_) | Route::Publish(_) => Response::upgrade_required(),
-        };
-        response.into()
-    }
-
-    fn open(&mut self, conn: &mut Conn<'_>, role: &mut Role) {
-        if let Role::Member(key) = role
-            && let Err(error) = conn.subscribe(&self.names[*key as usize])
-        {
-            tracing::warn!(%error, "a subscription was refused");
-            conn.close(CloseCode::TRY_AGAIN_LATER, "no room for this topic");
-        }
-    }
-
-    fn message(&mut self, conn: &mut Conn<'_>, role: &mut Role, message: Message<'_>) {
-        match role {
-            Role::Echo => {
-                conn.send(message);
-            }
-            Role::Member(key) | Role::Publisher(key) => {
-                conn.publish(&self.names[*key as usize], message);
-            }
-        }
-    }
-
-    fn close(&mut self, _: &mut Scope<'_>, role: Role, _: CloseReason) {
-        if let Role::Member(key) | Role::Publisher(key) = role {
-            self.names.remove(key as usize);
-        }
-    }
-}
-
-fn healthy() -> Response {
-    Response::text(200, "ok\n")
-}
-
-fn bad_topic() -> Response {
-    Response::text(400, "?topic=NAME is needed: 1 to 255 bytes of UTF-8, percent-encoded\n")
 }

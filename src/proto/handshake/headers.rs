@@ -154,6 +154,11 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|byte| is_token_byte(*byte))
 }
 
+/// A token, or one with what base64 has beyond tokens.
+pub(super) fn is_offered_protocol(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|byte| is_token_byte(*byte) || matches!(byte, b'/' | b'='))
+}
+
 pub(crate) fn is_token_byte(byte: u8) -> bool {
     const TOKEN: [bool; 256] = {
         let mut table = [false; 256];

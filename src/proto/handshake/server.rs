@@ -77,7 +77,8 @@ pub fn parse<'b>(bytes: &'b [u8], limits: &RequestLimits) -> Result<Parsed<'b>, 
 /// `Upgrade` does not list `websocket`.
 ///
 /// `Sec-WebSocket-Extensions` and `Sec-WebSocket-Protocol` that are not of their grammar refuse the handshake, as
-/// RFC 6455 §9.1 demands for the former; an extension that is well-formed but unknown does not, it is an offer.
+/// RFC 6455 §9.1 demands for the former; an extension that is well-formed but unknown does not, it is an offer. An
+/// offered subprotocol may have a `/` or `=`, which no token has: clients offer base64 there to authenticate.
 /// The unused bits in the last character of the key may be set (RFC 4648 §3.5 leaves it open).
 ///
 /// # Errors
@@ -270,7 +271,7 @@ impl<'b> UpgradeRequest<'b> {
     }
 
     fn check_protocols(&self) -> Result<(), HandshakeError> {
-        match self.protocol_elements().all(headers::is_token) {
+        match self.protocol_elements().all(headers::is_offered_protocol) {
             true => Ok(()),
             false => Err(HandshakeError::Protocol),
         }

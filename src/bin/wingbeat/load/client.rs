@@ -25,9 +25,14 @@ pub(crate) struct GoOn;
 
 /// What connections do once they stand. Connections of a thread are numbered from 0.
 pub(crate) trait Workload: 'static {
-    /// A connection stands.
+    /// A connection is open.
     fn open(&mut self, base: &mut Base, conn: &mut Conn<'_>, index: u32) {
         let _ = (base, conn, index);
+    }
+    /// Whether a connection that is open stands. If not yet, the workload calls [`Base::stand`] or [`Base::give_up`].
+    fn stands(&self, index: u32) -> bool {
+        let _ = index;
+        true
     }
     /// All stand: the first messages.
     fn begin(&mut self, base: &mut Base, scope: &mut Scope<'_>, times: &Times);
@@ -48,6 +53,10 @@ pub(crate) trait Workload: 'static {
     /// A connection could not be made.
     fn refused(&mut self, base: &mut Base, scope: &mut Scope<'_>, index: u32) {
         let _ = (base, scope, index);
+    }
+    /// A timer of a connection is due.
+    fn conn_timer(&mut self, base: &mut Base, conn: &mut Conn<'_>, index: u32, token: u64) {
+        let _ = (base, conn, index, token);
     }
     /// A timer of this workload is due.
     fn timer(&mut self, base: &mut Base, scope: &mut Scope<'_>, index: u32) {
@@ -160,11 +169,6 @@ impl Base {
         index * self.plan.threads + self.thread
     }
 
-    /// Connections of this thread that `-c` counts; the rest are subscribers.
-    pub(crate) fn senders(&self) -> u32 {
-        self.plan.share(self.plan.connections, self.thread)
-    }
-
     /// The time for a message that came in; up to 15 messages old.
     #[inline]
     pub(crate) fn message_time(&mut self) -> u64 {
@@ -179,6 +183,37 @@ impl Base {
     /// A connection that stands.
     pub(crate) fn conn<'a>(&self, scope: &'a mut Scope<'_>, index: u32) -> Option<Conn<'a>> {
         scope.conn(self.links[index as usize]?)
+    }
+
+    /// Counts a connection that stands now, and makes more.
+    pub(crate) fn stand(&mut self, scope: &mut Scope<'_>) {
+        let now = self.now();
+        self.shared.count_connected(now);
+        self.make_next(scope);
+    }
+
+    /// Counts a connection that is of no use (any more), and closes it. `stood` says whether it ever was.
+    pub(crate) fn give_up(&mut self, conn: &mut Conn<'_>, index: u32, stood: bool, why: ErrorKind) {
+        if !self.is_over {
+            self.count_failed(&mut conn.scope(), stood, why);
+        }
+        self.links[index as usize] = None;
+        conn.close(wingbeat::CloseCode::NORMAL, "");
+    }
+
+    fn count_failed(&mut self, scope: &mut Scope<'_>, stood: bool, why: ErrorKind) {
+        self.recorder.error(why);
+        let count = if stood { &self.shared.dropped } else { &self.shared.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+        if !stood {
+            self.make_next(scope);
+        }
+    }
+
+    /// One connection is no longer being made: another may be.
+    fn make_next(&mut self, scope: &mut Scope<'_>) {
+        self.connecting = self.connecting.saturating_sub(1);
+        self.dial_more(scope);
     }
 
     /// Makes a connection.
@@ -261,22 +296,18 @@ impl<W: Workload> Handler for Client<W> {
 
     fn open(&mut self, conn: &mut Conn<'_>, index: &mut u32) {
         self.base.activity += 1;
-        self.base.connecting = self.base.connecting.saturating_sub(1);
-        let now = self.base.now();
-        self.base.shared.count_connected(now);
         self.workload.open(&mut self.base, conn, *index);
-        self.base.dial_more(&mut conn.scope());
+        if self.workload.stands(*index) {
+            self.base.stand(&mut conn.scope());
+        }
     }
 
     fn connect_failed(&mut self, scope: &mut Scope<'_>, token: u64, error: ConnectError) {
         self.base.activity += 1;
-        self.base.connecting = self.base.connecting.saturating_sub(1);
         if !self.base.is_over {
-            self.base.recorder.error(connect_error(error));
-            self.base.shared.failed.fetch_add(1, Ordering::Relaxed);
+            self.base.count_failed(scope, false, connect_error(error));
         }
         self.workload.refused(&mut self.base, scope, token as u32);
-        self.base.dial_more(scope);
     }
 
     fn message(&mut self, conn: &mut Conn<'_>, index: &mut u32, message: Message<'_>) {
@@ -289,6 +320,11 @@ impl<W: Workload> Handler for Client<W> {
         self.workload.go_on(&mut self.base, conn, *index);
     }
 
+    fn conn_timer(&mut self, conn: &mut Conn<'_>, index: &mut u32, token: u64) {
+        self.base.activity += 1;
+        self.workload.conn_timer(&mut self.base, conn, *index, token);
+    }
+
     fn timer(&mut self, scope: &mut Scope<'_>, token: u64) {
         self.base.activity += 1;
         self.workload.timer(&mut self.base, scope, token as u32);
@@ -298,8 +334,8 @@ impl<W: Workload> Handler for Client<W> {
         self.base.activity += 1;
         self.base.links[index as usize] = None;
         if !self.base.is_over && reason.cause != CloseCause::Local {
-            self.base.recorder.error(close_error(reason));
-            self.base.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            let stood = self.workload.stands(index);
+            self.base.count_failed(scope, stood, close_error(reason));
         }
         self.workload.closed(&mut self.base, scope, index);
     }

@@ -1,12 +1,15 @@
 //! Fan-out: what each subscriber has got of each publisher, and when a publisher may go on.
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What one subscriber has got: the number of the next message of each publisher.
+/// What one subscriber has got: the number of the next message of each publisher that it hears.
 #[derive(Debug)]
 pub(crate) struct Ledger {
+    /// The first publisher that it hears; the others follow.
+    first: u32,
     next: Box<[u32]>,
     /// Messages that later ones overtook: lost, as publishers are FIFO.
     skipped: u64,
@@ -22,18 +25,20 @@ pub(crate) enum Arrival {
     },
     /// It came before, or was overtaken.
     Stale,
-    /// Nobody of this run published it.
+    /// Nobody that this subscriber should hear published it.
     Foreign,
 }
 
 impl Ledger {
-    pub(crate) fn new(publishers: u32) -> Ledger {
-        Ledger { next: vec![0; publishers as usize].into_boxed_slice(), skipped: 0 }
+    /// Of a subscriber that hears these publishers.
+    pub(crate) fn new(publishers: Range<u32>) -> Ledger {
+        Ledger { first: publishers.start, next: vec![0; publishers.len()].into_boxed_slice(), skipped: 0 }
     }
 
     /// Takes a message. Numbers wrap: what is less than half their range ahead is new.
     pub(crate) fn arrive(&mut self, publisher: u32, sequence: u32) -> Arrival {
-        let Some(next) = self.next.get_mut(publisher as usize) else { return Arrival::Foreign };
+        let at = publisher.wrapping_sub(self.first);
+        let Some(next) = self.next.get_mut(at as usize) else { return Arrival::Foreign };
         let skipped = sequence.wrapping_sub(*next);
         if skipped > u32::MAX / 2 {
             return Arrival::Stale;
@@ -43,14 +48,20 @@ impl Ledger {
         Arrival::New { skipped }
     }
 
-    /// Messages lost, given how many each publisher sent.
+    /// Messages lost, given how many each publisher of the run sent.
     pub(crate) fn lost(&self, sent: &[u64]) -> u64 {
         self.skipped + self.owed(sent).sum::<u64>()
     }
 
-    /// Messages of each publisher that neither came nor were overtaken.
+    /// Messages of each publisher that it hears that neither came nor were overtaken.
     fn owed<'a>(&'a self, sent: &'a [u64]) -> impl Iterator<Item = u64> + 'a {
-        self.next.iter().zip(sent).map(|(next, sent)| u64::from((*sent as u32).wrapping_sub(*next)))
+        self.next.iter().zip(&sent[self.heard()]).map(|(next, sent)| u64::from((*sent as u32).wrapping_sub(*next)))
+    }
+
+    /// The publishers that it hears.
+    fn heard(&self) -> Range<usize> {
+        let first = self.first as usize;
+        first..first + self.next.len()
     }
 }
 
@@ -66,8 +77,8 @@ pub(crate) struct Credits {
 
 #[derive(Debug)]
 struct Roll {
-    /// Subscribers that are there.
-    subscribers: u32,
+    /// Subscribers that are there, by the publisher that they hear.
+    subscribers: Vec<u32>,
     /// Subscribers that ever were.
     joined: u32,
     /// Messages that each publisher sent.
@@ -77,21 +88,23 @@ struct Roll {
 impl Credits {
     pub(crate) fn new(publishers: u32) -> Credits {
         let awaited = (0..publishers).map(|_| AtomicI64::new(0)).collect();
-        Credits { awaited, roll: Mutex::new(Roll { subscribers: 0, joined: 0, sent: vec![0; publishers as usize] }) }
+        let publishers = publishers as usize;
+        let roll = Roll { subscribers: vec![0; publishers], joined: 0, sent: vec![0; publishers] };
+        Credits { awaited, roll: Mutex::new(roll) }
     }
 
     /// A subscriber is there, before anything is published.
-    pub(crate) fn join(&self) {
+    pub(crate) fn join(&self, ledger: &Ledger) {
         let mut roll = self.roll();
-        roll.subscribers += 1;
+        roll.subscribers[ledger.heard()].iter_mut().for_each(|subscribers| *subscribers += 1);
         roll.joined += 1;
     }
 
     /// A subscriber is gone: nobody awaits anything for it any more.
     pub(crate) fn leave(&self, ledger: &Ledger) {
         let mut roll = self.roll();
-        roll.subscribers -= 1;
-        for (awaited, owed) in self.awaited.iter().zip(ledger.owed(&roll.sent)) {
+        roll.subscribers[ledger.heard()].iter_mut().for_each(|subscribers| *subscribers -= 1);
+        for (awaited, owed) in self.awaited[ledger.heard()].iter().zip(ledger.owed(&roll.sent)) {
             awaited.fetch_sub(owed as i64, Ordering::Relaxed);
         }
     }
@@ -101,7 +114,7 @@ impl Credits {
         let mut roll = self.roll();
         let first = roll.sent[publisher as usize] as u32;
         roll.sent[publisher as usize] += u64::from(count);
-        let deliveries = i64::from(count) * i64::from(roll.subscribers);
+        let deliveries = i64::from(count) * i64::from(roll.subscribers[publisher as usize]);
         self.awaited[publisher as usize].fetch_add(deliveries, Ordering::Relaxed);
         first
     }
@@ -143,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_ledger_finds_what_is_missing() {
-        let mut ledger = Ledger::new(2);
+        let mut ledger = Ledger::new(0..2);
         assert_eq!(ledger.arrive(0, 0), Arrival::New { skipped: 0 });
         assert_eq!(ledger.arrive(0, 3), Arrival::New { skipped: 2 });
         assert_eq!(ledger.arrive(0, 2), Arrival::Stale);
@@ -156,7 +169,7 @@ mod tests {
 
     #[test]
     fn numbers_wrap() {
-        let mut ledger = Ledger::new(1);
+        let mut ledger = Ledger::new(0..1);
         ledger.next[0] = u32::MAX;
         assert_eq!(ledger.arrive(0, u32::MAX), Arrival::New { skipped: 0 });
         assert_eq!(ledger.arrive(0, 0), Arrival::New { skipped: 0 });
@@ -167,7 +180,7 @@ mod tests {
     #[test]
     fn a_publisher_goes_on_when_all_got_its_burst() {
         let credits = Credits::new(1);
-        (0..3).for_each(|_| credits.join());
+        (0..3).for_each(|_| credits.join(&Ledger::new(0..1)));
         assert_eq!(credits.publish(0, 2), 0);
         assert!(!credits.is_settled(0));
         assert!(!credits.settle(0, 5));
@@ -180,10 +193,10 @@ mod tests {
     #[test]
     fn nobody_waits_for_one_that_left() {
         let credits = Credits::new(2);
-        (0..2).for_each(|_| credits.join());
+        (0..2).for_each(|_| credits.join(&Ledger::new(0..2)));
         credits.publish(0, 4);
         credits.publish(1, 1);
-        let mut leaving = Ledger::new(2);
+        let mut leaving = Ledger::new(0..2);
         leaving.arrive(0, 1);
         credits.settle(0, 2);
         credits.leave(&leaving);
@@ -192,5 +205,20 @@ mod tests {
         assert!(credits.settle(1, 1) && credits.all_settled());
         credits.publish(0, 1);
         assert!(credits.settle(0, 1));
+    }
+
+    #[test]
+    fn a_subscriber_may_hear_one_publisher() {
+        let credits = Credits::new(3);
+        let mut ledgers: Vec<_> = (0..3).map(|publisher| Ledger::new(publisher..publisher + 1)).collect();
+        ledgers.iter().for_each(|ledger| credits.join(ledger));
+        assert_eq!((credits.publish(2, 1), credits.publish(1, 2)), (0, 0));
+        assert_eq!(ledgers[2].arrive(2, 0), Arrival::New { skipped: 0 });
+        assert_eq!((ledgers[2].arrive(1, 0), ledgers[2].arrive(3, 0)), (Arrival::Foreign, Arrival::Foreign));
+        assert!(credits.settle(2, 1) && credits.is_settled(0) && !credits.is_settled(1));
+        assert_eq!((ledgers[1].lost(&credits.sent()), ledgers[2].lost(&credits.sent())), (2, 0));
+        credits.leave(&ledgers[1]);
+        assert!(credits.all_settled());
+        assert_eq!((credits.publish(1, 1), credits.is_settled(1), credits.joined()), (2, true, 3));
     }
 }

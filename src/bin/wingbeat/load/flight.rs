@@ -1,8 +1,10 @@
-//! Echo: what one connection has in flight, and what it sends.
+//! What one connection has in flight, and what it sends.
 #![forbid(unsafe_code)]
 
-/// Messages that a connection sent and awaits, in order. Replies come in the order of the messages, so that a number
-/// is enough to know each.
+use super::stamp::ALPHABET;
+
+/// Messages that a connection sent and awaits. Replies come in the order of the messages, so that a number is enough to
+/// know each.
 #[derive(Debug)]
 pub(crate) struct Flight {
     sent: u64,
@@ -51,6 +53,13 @@ impl Flight {
         })
     }
 
+    /// A reply to the message `number` came: how many before it were never answered; none if it is not awaited.
+    pub(crate) fn receive_number(&mut self, number: u64) -> Option<u64> {
+        let skipped = number.checked_sub(self.received).filter(|_| number < self.sent)?;
+        self.received = number + 1;
+        Some(skipped)
+    }
+
     /// When the message `number`, received last, was sent; of a flight that stores times.
     pub(crate) fn sent_at(&self, number: u64) -> u64 {
         self.times[(number % self.times.len() as u64) as usize]
@@ -60,7 +69,7 @@ impl Flight {
 /// How many different payloads follow each other.
 const VARIANTS: usize = 64;
 
-/// What messages contain: printable ASCII that differs from one message to the next, so that a reply which is lost,
+/// What messages contain: characters that no format escapes, and that differ from one message to the next, so that a reply which is lost,
 /// doubled or swapped shows. Made once; each payload is a part of it, starting a byte later than the one before.
 #[derive(Debug)]
 pub(crate) struct Contents {
@@ -74,7 +83,7 @@ impl Contents {
         let mut state = 0x2545_f491_4f6c_dd1du64;
         let character = |_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            char::from(b'0' + (state >> 58) as u8)
+            char::from(ALPHABET[(state >> 58) as usize])
         };
         Contents { text: (0..length + VARIANTS).map(character).collect(), length }
     }
@@ -101,6 +110,16 @@ mod tests {
         assert_eq!((flight.receive(), flight.sent_at(1)), (Some(1), 20));
         assert_eq!((flight.receive(), flight.sent_at(2)), (Some(2), 30));
         assert_eq!((flight.receive(), flight.in_flight(), flight.sent()), (None, 0, 3));
+    }
+
+    #[test]
+    fn replies_with_a_number_skip_what_is_lost() {
+        let mut flight = Flight::timed(4);
+        (0..4).for_each(|at| assert_eq!(flight.send(10 * at), at));
+        assert_eq!(flight.receive_number(0), Some(0));
+        assert_eq!((flight.receive_number(2), flight.in_flight()), (Some(1), 1));
+        assert_eq!((flight.receive_number(1), flight.receive_number(2), flight.receive_number(4)), (None, None, None));
+        assert_eq!((flight.receive_number(3), flight.sent_at(3), flight.in_flight()), (Some(0), 30, 0));
     }
 
     #[test]

@@ -1,21 +1,25 @@
 //! `wingbeat load`: load on any WebSocket server, and what it took.
 //!
 //! ```text
-//! plan ──► run ──► thread × N: client (connections) + workload (echo, idle, fanout, churn)
+//! plan ──► run ──► thread × N: client (connections) + workload (echo, idle, fanout, churn, channels)
 //!           │          └─► stats ──┐
 //!           ├─► live (while it goes on)
 //!           └─► summary ◄──────────┘──► report (text, JSON), html
 //! ```
 #![forbid(unsafe_code)]
 
+mod bursts;
+mod channels;
 mod churn;
 mod client;
 mod credit;
 mod echo;
+mod exchange;
 mod fanout;
 mod flight;
 mod html;
 mod live;
+mod phoenix;
 mod plan;
 mod plot;
 mod procfs;
@@ -106,7 +110,7 @@ fn live_line(run: &Run, live: &Live, seconds: f64) -> String {
     match run.plan().mode {
         Mode::Idle => format!("{} connections, {} lost", run.progress().connected - run.dropped(), run.dropped()),
         Mode::Connect => line(live, seconds, "handshakes"),
-        Mode::Echo | Mode::Fanout => line(live, seconds, "messages"),
+        Mode::Echo | Mode::Fanout | Mode::Channels => line(live, seconds, "messages"),
     }
 }
 

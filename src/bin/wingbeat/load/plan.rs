@@ -1,14 +1,15 @@
 //! What a run does: the command line, checked against itself and against what this machine allows.
 #![forbid(unsafe_code)]
 
+use super::phoenix::Version;
 use super::stamp::{PUBLISHERS_MAX, STAMP_BYTES};
 use super::target::{Destination, is_loopback_v4};
-use crate::args::{LoadArgs, Mode};
+use crate::args::{ChannelArgs, LoadArgs, Mode, Traffic};
 use crate::descriptors;
 use crate::failure::Failure;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
-use wingbeat::driver::Address;
+use wingbeat::driver::{Address, Chosen, DriverChoice};
 
 /// Connections from one source address at most: beyond that the kernel scans long for a free port.
 const CONNECTIONS_PER_SOURCE: u32 = 4_000;
@@ -32,6 +33,7 @@ pub(crate) struct Plan {
     /// Subscribers, in fanout; else 0.
     pub(crate) subscribers: u32,
     pub(crate) threads: u32,
+    pub(crate) driver: Chosen,
     /// Whether each thread has a descriptor table of its own.
     pub(crate) own_fd_tables: bool,
     pub(crate) warmup: Duration,
@@ -40,11 +42,30 @@ pub(crate) struct Plan {
     pub(crate) rate: Option<u64>,
     /// Messages in flight per connection at most; in fanout the burst.
     pub(crate) pipeline: u32,
+    /// Messages that a publisher sends at a time.
+    pub(crate) burst: u32,
     pub(crate) payload: usize,
     pub(crate) binary: bool,
     /// How many source addresses connections are spread over; 0 leaves the source to the kernel.
     pub(crate) sources: u32,
     pub(crate) server_pid: Option<u32>,
+    /// In channels.
+    pub(crate) channels: Option<ChannelPlan>,
+}
+
+/// What is special to channels.
+#[derive(Clone, Debug)]
+pub(crate) struct ChannelPlan {
+    pub(crate) traffic: Traffic,
+    /// Client number `n` joins topic number `n % topics`; the first in each topic is the one that broadcasts.
+    pub(crate) topics: u32,
+    pub(crate) topic_prefix: String,
+    pub(crate) reply_event: String,
+    pub(crate) broadcast_event: String,
+    /// As given; `version` is what it means.
+    pub(crate) vsn: String,
+    pub(crate) version: Version,
+    pub(crate) heartbeat: Duration,
 }
 
 /// What this machine allows.
@@ -71,15 +92,20 @@ impl Plan {
     /// [`Failure::Usage`] if flags contradict each other, [`Failure::Failed`] if the name does not resolve.
     pub(crate) fn new(args: &LoadArgs, machine: Machine) -> Result<Plan, Failure> {
         refuse_foreign_flags(args)?;
-        let url = destination(&args.url, args)?;
+        let channels = (args.mode == Mode::Channels).then(|| ChannelPlan::new(&args.channels)).transpose()?;
+        let url = match &channels {
+            Some(channels) => destination(&websocket_url(&args.url, &channels.vsn), args)?,
+            None => destination(&args.url, args)?,
+        };
         let fanout = args.mode == Mode::Fanout;
         let publish_url = match &args.publish_url {
             Some(text) => Some(destination(text, args)?),
             None => fanout.then(|| url.clone()),
         };
-        if fanout && args.payload < STAMP_BYTES {
+        let stamped = fanout || channels.as_ref().is_some_and(|channels| channels.traffic.has_broadcasts());
+        if stamped && args.payload < STAMP_BYTES {
             return Err(Failure::usage(format!(
-                "--payload must be at least {STAMP_BYTES} in fanout: each message carries its stamp"
+                "--payload must be at least {STAMP_BYTES} if it is published: each message carries its stamp"
             )));
         }
         let pipeline = pipeline(args);
@@ -90,6 +116,9 @@ impl Plan {
         let connections = args.connections.map_or(if fanout { 1 } else { 50 }, |n| n.get());
         if fanout && connections > PUBLISHERS_MAX {
             return Err(Failure::usage(format!("--connections is {PUBLISHERS_MAX} at most in fanout")));
+        }
+        if channels.as_ref().is_some_and(|channels| channels.topics > connections) {
+            return Err(Failure::usage("--topics is at most --connections: each topic needs a client"));
         }
         let subscribers = if fanout { args.subscribers.map_or(100, |n| n.get()) } else { 0 };
         let total = connections.saturating_add(subscribers);
@@ -102,15 +131,39 @@ impl Plan {
             connections,
             subscribers,
             threads,
+            driver: DriverChoice::resolve(args.driver.into()).map_err(|why| Failure::Failed(why.to_string()))?,
             own_fd_tables,
-            warmup: if args.mode == Mode::Idle { Duration::ZERO } else { args.warmup },
+            warmup: if is_silent(args) { Duration::ZERO } else { args.warmup },
             duration: args.duration,
             rate: args.rate.map(|rate| rate.get()),
             pipeline,
+            burst: args.pipeline.map_or(1, |burst| burst.get()),
             payload: args.payload,
             binary: args.binary,
             server_pid: args.server_pid.map(|pid| pid.get()),
+            channels,
         })
+    }
+
+    /// Connections that publish: in fanout and channels the first ones.
+    pub(crate) fn publishers(&self) -> u32 {
+        match &self.channels {
+            Some(channels) if channels.traffic.has_broadcasts() => channels.topics,
+            None if self.mode == Mode::Fanout => self.connections,
+            _ => 0,
+        }
+    }
+
+    /// Whether messages go back and forth.
+    pub(crate) fn has_messages(&self) -> bool {
+        matches!(self.mode, Mode::Echo | Mode::Fanout)
+            || self.channels.as_ref().is_some_and(|channels| channels.traffic != Traffic::None)
+    }
+
+    /// Messages per second that are replied to, and as many that are broadcast if there are both.
+    pub(crate) fn rate_of_each_kind(&self) -> Option<f64> {
+        let has_both = self.channels.as_ref().is_some_and(|channels| channels.traffic == Traffic::Both);
+        self.rate.map(|rate| rate as f64 / if has_both { 2.0 } else { 1.0 })
     }
 
     /// Connections of all kinds.
@@ -136,14 +189,57 @@ const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
 /// What a message in flight takes beside its payload: a frame header, and when it was sent.
 const MESSAGE_OVERHEAD: usize = 16;
 
+impl ChannelPlan {
+    fn new(args: &ChannelArgs) -> Result<ChannelPlan, Failure> {
+        let or = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
+        let vsn = or(&args.vsn, "2.0.0");
+        let version = Version::named(&vsn)
+            .ok_or_else(|| Failure::usage(format!("--vsn is 1.0.x or 2.0.x, not '{}'", vsn.escape_debug())))?;
+        Ok(ChannelPlan {
+            traffic: args.traffic.unwrap_or(Traffic::Reply),
+            topics: args.topics.map_or(1, |topics| topics.get()),
+            topic_prefix: or(&args.topic_prefix, "room:"),
+            reply_event: or(&args.reply_event, "echo"),
+            broadcast_event: or(&args.broadcast_event, "shout"),
+            vsn,
+            version,
+            heartbeat: args.heartbeat.unwrap_or(HEARTBEAT),
+        })
+    }
+}
+
+/// As the official client has it.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// Where the WebSockets of a mount are: `ws://h/socket?a=b` becomes `ws://h/socket/websocket?a=b&vsn=2.0.0`.
+fn websocket_url(mount: &str, vsn: &str) -> String {
+    let (path, query) =
+        mount.split_once('?').map_or((mount, String::new()), |(path, query)| (path, format!("{query}&")));
+    let path = path.trim_end_matches('/');
+    // Of a Unix socket the path on the server may be missing.
+    let colon = if path.strip_prefix("ws+unix:").is_some_and(|rest| !rest.contains(':')) { ":" } else { "" };
+    format!("{path}{colon}/websocket?{query}vsn={vsn}")
+}
+
+/// Whether a run sends nothing (but heartbeats), so that there is nothing to warm up.
+fn is_silent(args: &LoadArgs) -> bool {
+    args.mode == Mode::Idle || args.channels.traffic == Some(Traffic::None)
+}
+
+const CHANNELS_ONLY: &str = "--traffic, --topics, --topic-prefix, --reply-event, --broadcast-event, --vsn and --heartbeat \
+                             apply to channels only";
+
 fn refuse_foreign_flags(args: &LoadArgs) -> Result<(), Failure> {
-    let messages = matches!(args.mode, Mode::Echo | Mode::Fanout);
+    let channels = args.mode == Mode::Channels;
+    let binary = matches!(args.mode, Mode::Echo | Mode::Fanout);
+    let messages = binary || channels && !is_silent(args);
     let foreign = [
+        (!channels && args.channels != ChannelArgs::default(), CHANNELS_ONLY),
         (args.mode != Mode::Fanout && args.subscribers.is_some(), "--subscribers applies to fanout only"),
         (args.mode != Mode::Fanout && args.publish_url.is_some(), "--publish-url applies to fanout only"),
-        (!messages && args.rate.is_some(), "--rate applies to echo and fanout only"),
-        (!messages && args.pipeline.is_some(), "--pipeline applies to echo and fanout only"),
-        (!messages && args.binary, "--binary applies to echo and fanout only"),
+        (!messages && args.rate.is_some(), "--rate applies to echo, fanout and channels only"),
+        (!messages && args.pipeline.is_some(), "--pipeline applies to echo, fanout and channels only"),
+        (!binary && args.binary, "--binary applies to echo and fanout only"),
     ];
     match foreign.into_iter().find(|(given, _)| *given) {
         Some((_, text)) => Err(Failure::usage(text)),
@@ -154,7 +250,7 @@ fn refuse_foreign_flags(args: &LoadArgs) -> Result<(), Failure> {
 fn pipeline(args: &LoadArgs) -> u32 {
     match (args.pipeline, args.rate) {
         (Some(depth), _) => depth.get(),
-        (None, Some(_)) if args.mode == Mode::Echo => {
+        (None, Some(_)) if matches!(args.mode, Mode::Echo | Mode::Channels) => {
             let fitting = OPEN_LOOP_BYTES / args.payload.max(1);
             OPEN_LOOP_IN_FLIGHT.min(u32::try_from(fitting).unwrap_or(u32::MAX)).max(1)
         }
@@ -240,6 +336,23 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn channels_are_planned() {
+        let reply = plan("channels ws://127.0.0.1/socket").unwrap();
+        assert_eq!(reply.url.url, "ws://127.0.0.1/socket/websocket?vsn=2.0.0");
+        assert_eq!((reply.connections, reply.subscribers, reply.pipeline, reply.publishers()), (50, 0, 1, 0));
+        let channels = reply.channels.unwrap();
+        assert_eq!((channels.traffic, channels.topics, channels.version), (Traffic::Reply, 1, Version::V2));
+        assert_eq!(channels.heartbeat, Duration::from_secs(30));
+        let both = plan("channels ws://127.0.0.1/a/?x=y --traffic both --topics 4 --vsn 1.0.7 -r 11").unwrap();
+        assert_eq!(both.url.url, "ws://127.0.0.1/a/websocket?x=y&vsn=1.0.7");
+        assert_eq!((both.publishers(), both.pipeline, both.burst), (4, OPEN_LOOP_IN_FLIGHT, 1));
+        assert_eq!((both.rate_of_each_kind(), both.channels.unwrap().version), (Some(5.5), Version::V1));
+        let none = plan("channels ws+unix:/a.sock --traffic none --warmup 5s --payload 1").unwrap();
+        assert_eq!(none.url.url, "ws+unix:/a.sock:/websocket?vsn=2.0.0");
+        assert_eq!((none.warmup, none.has_messages()), (Duration::ZERO, false));
+    }
+
+    #[test]
     fn many_connections_get_tables_and_sources() {
         let small = plan("idle ws://127.0.0.1/ -c 4000 -t 1").unwrap();
         assert!(!small.own_fd_tables && small.source_addresses().is_empty());
@@ -274,6 +387,15 @@ pub(crate) mod tests {
             "idle ws+unix:/a --source-addresses 2",
             "idle ws://[::1]/ --source-addresses 2",
             "idle ws://127.0.0.1/ --source-addresses 65536",
+            "echo ws://127.0.0.1/ --topics 2",
+            "idle ws://127.0.0.1/ --traffic none",
+            "channels ws://127.0.0.1/socket --vsn 3.0.0",
+            "channels ws://127.0.0.1/socket --vsn 2.0.x",
+            "channels ws://127.0.0.1/socket --binary",
+            "channels ws://127.0.0.1/socket --subscribers 5",
+            "channels ws://127.0.0.1/socket --topics 51",
+            "channels ws://127.0.0.1/socket --traffic broadcast --payload 15",
+            "channels ws://127.0.0.1/socket --traffic none -r 5",
         ] {
             assert!(matches!(plan(line), Err(Failure::Usage(_))), "{line}");
         }

@@ -1,7 +1,7 @@
 //! The result as text, and as JSON.
 #![forbid(unsafe_code)]
 
-use super::summary::Summary;
+use super::summary::{LatencyMicros, Summary};
 use crate::units::{bytes, count, micros};
 use std::fmt::{self, Write};
 
@@ -20,7 +20,13 @@ impl Summary {
             "handshakes",
             self.handshakes.zip(self.handshakes_per_s).map(|(n, per_s)| format!("{}/s, {n} in all", count(per_s))),
         );
-        row("latency", self.latency());
+        row("joins", self.channels.as_ref().and_then(|c| latency(c.join_latency_us)));
+        row("replies", self.channels.as_ref().and_then(|c| part(c.replies_per_s, c.replies, c.reply_latency_us)));
+        row(
+            "deliveries",
+            self.channels.as_ref().and_then(|c| part(c.deliveries_per_s, c.deliveries, c.delivery_latency_us)),
+        );
+        row("latency", latency(self.latency_us));
         row("server", self.server());
         row("client", self.client_cpu_share.map(|share| format!("{} of its CPU", percent(share))));
         row("errors", Some(self.error_list()));
@@ -41,8 +47,11 @@ impl Summary {
             if let Some(url) = self.publish_url.as_ref().filter(|url| **url != self.url) {
                 write!(text, ", published at {url}")?;
             }
-            if let (Some(size), Some(binary)) = (self.payload_bytes, self.binary) {
-                write!(text, ", {} {}", bytes(size as f64), if binary { "binary" } else { "text" })?;
+            if let Some(channels) = &self.channels {
+                write!(text, ", {} in {} topic{}", channels.traffic, channels.topics, plural(channels.topics))?;
+            }
+            if let Some(size) = self.payload_bytes {
+                write!(text, ", {} {}", bytes(size as f64), if self.binary == Some(true) { "binary" } else { "text" })?;
             }
             match (self.rate_per_s, self.pipeline) {
                 (Some(rate), _) => write!(text, ", {rate}/s open loop")?,
@@ -69,18 +78,6 @@ impl Summary {
             text += &format!("; {unsent} behind schedule and unsent");
         }
         Some(text)
-    }
-
-    fn latency(&self) -> Option<String> {
-        let latency = self.latency_us?;
-        let named = [
-            ("p50", latency.p50),
-            ("p90", latency.p90),
-            ("p99", latency.p99),
-            ("p99.9", latency.p99_9),
-            ("max", latency.max),
-        ];
-        Some(named.map(|(name, value)| format!("{name} {}", micros(value))).join("  "))
     }
 
     fn server(&self) -> Option<String> {
@@ -112,6 +109,25 @@ impl fmt::Display for Summary {
     }
 }
 
+fn latency(latency: Option<LatencyMicros>) -> Option<String> {
+    let latency = latency?;
+    let named = [
+        ("p50", latency.p50),
+        ("p90", latency.p90),
+        ("p99", latency.p99),
+        ("p99.9", latency.p99_9),
+        ("max", latency.max),
+    ];
+    Some(named.map(|(name, value)| format!("{name} {}", micros(value))).join("  "))
+}
+
+/// Replies alone, or deliveries alone.
+fn part(per_s: Option<f64>, in_all: Option<u64>, of: Option<LatencyMicros>) -> Option<String> {
+    let mut text = format!("{}/s, {} in all", count(per_s?), in_all?);
+    text.extend(latency(of).map(|latency| format!("; {latency}")));
+    Some(text)
+}
+
 fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
@@ -134,9 +150,17 @@ mod tests {
     }
 
     #[test]
+    fn the_json_of_channels_is_as_promised() {
+        let line = "channels ws://127.0.0.1:4000/socket --traffic both --topics 5 -r 100 --server-pid 1";
+        let version = format!("\"wingbeat\": \"{}\"", env!("CARGO_PKG_VERSION"));
+        let json = sample(line).to_json().replace(&version, "\"wingbeat\": \"VERSION\"");
+        assert_eq!(json, include_str!("golden-channels.json"));
+    }
+
+    #[test]
     fn every_key_is_documented() {
         let docs = include_str!("../../../../docs/load-json.md");
-        let json: serde_json::Value = serde_json::from_str(&sample("echo ws://127.0.0.1/").to_json()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&sample("channels ws://127.0.0.1/").to_json()).unwrap();
         for (key, value) in json.as_object().unwrap() {
             let inner = value.as_object().filter(|_| key != "errors");
             match inner {
@@ -166,6 +190,12 @@ mod tests {
             ProtocolError,
             WrongContents,
             OutOfOrder,
+            JoinRefused,
+            JoinTimeout,
+            ReplyStatus,
+            PhxError,
+            PhxClose,
+            HeartbeatTimeout,
         ];
         for kind in kinds {
             let name = kind.to_string().replace("503", "CODE").replace("1013", "CODE");
@@ -187,6 +217,16 @@ mod tests {
             "The client was the bottleneck",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+        let both = sample("channels ws://127.0.0.1:4000/socket?a=b --traffic both --topics 2").to_string();
+        for part in [
+            "channels ws://127.0.0.1:4000/socket/websocket?a=b&vsn=2.0.0, both in 2 topics, 64 B text, 1 in flight",
+            "\njoins        p50 3.00 ms",
+            "\nreplies      125/s, 250 in all; p50",
+            "\ndeliveries   375/s, 750 in all; p50",
+            "\nlatency      p50 499 ms",
+        ] {
+            assert!(both.contains(part), "{part} is not in:\n{both}");
         }
         let connect = sample("connect ws://127.0.0.1:4000/").to_string();
         assert!(connect.contains("handshakes   500/s, 1000 in all") && !connect.contains("messages  "), "{connect}");

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use wingbeat::driver::EpollSeed;
+use wingbeat::driver::SystemSeed;
 use wingbeat::engine::{Config, Limits, group};
 
 /// Time for all threads to see that the run begins.
@@ -74,9 +74,10 @@ impl Run {
         let targets = targets(&plan)?;
         let config = config(&plan);
         let cannot = |error| Failure::cannot("start a thread", error);
-        let drivers = (0..plan.threads).map(|_| EpollSeed::new(config.driver)).collect::<io::Result<Vec<_>>>();
+        let drivers =
+            (0..plan.threads).map(|_| SystemSeed::new(plan.driver, config.driver)).collect::<io::Result<Vec<_>>>();
         let drivers = drivers.map_err(cannot)?;
-        let wakers: Vec<_> = drivers.iter().map(EpollSeed::waker).collect();
+        let wakers: Vec<_> = drivers.iter().map(SystemSeed::waker).collect();
         let (seeds, handle) = group(&wakers, config);
         let mut run = Run { plan, shared, threads: Vec::new(), machine, server };
         for (index, (seed, driver)) in seeds.into_iter().zip(drivers).enumerate() {

@@ -15,16 +15,26 @@ pub(crate) struct Schedule {
     next: u64,
 }
 
+/// Those that send by one schedule.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Senders {
+    /// Which of the threads this is.
+    pub(crate) thread: u32,
+    /// How many this thread has.
+    pub(crate) here: u32,
+    /// How many all threads have.
+    pub(crate) in_all: u32,
+}
+
 impl Schedule {
-    /// The schedule of thread `index`, which has `senders` of the connections that send `burst` messages at a time;
-    /// none for a closed loop, or for a thread that has none. All threads together send at the plan's rate, evenly if
-    /// each has as many senders.
-    pub(crate) fn new(plan: &Plan, index: u32, senders: u32, start_ns: u64, burst: u32) -> Option<Schedule> {
-        let rate = plan.rate.filter(|_| senders > 0)? as f64;
+    /// The schedule of a thread whose `senders` send `burst` messages at a time; none for a closed loop, or for a thread
+    /// that has none. All threads together send at the plan's rate, evenly if each has as many senders.
+    pub(crate) fn new(plan: &Plan, senders: Senders, start_ns: u64, burst: u32) -> Option<Schedule> {
+        let rate = plan.rate_of_each_kind().filter(|_| senders.here > 0)?;
         let burst_ns = 1e9 * f64::from(burst) / rate;
         Some(Schedule {
-            start_ns: start_ns as f64 + burst_ns * f64::from(index),
-            interval_ns: burst_ns * f64::from(plan.connections) / f64::from(senders),
+            start_ns: start_ns as f64 + burst_ns * f64::from(senders.thread),
+            interval_ns: burst_ns * f64::from(senders.in_all) / f64::from(senders.here),
             next: 0,
         })
     }
@@ -54,13 +64,15 @@ mod tests {
     use super::super::plan::tests::plan;
     use super::*;
 
+    const ALONE: Senders = Senders { thread: 0, here: 1, in_all: 1 };
+
     #[test]
     fn threads_share_the_rate() {
         let plan = plan("echo ws://127.0.0.1/ -c 3 -t 2 -r 3000").unwrap();
         let start = 1_000_000;
         let mut times = Vec::new();
-        for (index, senders) in [(0, 2), (1, 1)] {
-            let mut schedule = Schedule::new(&plan, index, senders, start, 1).unwrap();
+        for (thread, here) in [(0, 2), (1, 1)] {
+            let mut schedule = Schedule::new(&plan, Senders { thread, here, in_all: 3 }, start, 1).unwrap();
             let end = start + 1_000_000_000 - 1;
             while let Some(number) = schedule.take(end) {
                 times.push(schedule.wanted_at(number));
@@ -73,7 +85,7 @@ mod tests {
     #[test]
     fn being_late_changes_no_wanted_time() {
         let plan = plan("echo ws://127.0.0.1/ -c 1 -t 1 -r 1000").unwrap();
-        let mut schedule = Schedule::new(&plan, 0, 1, 0, 1).unwrap();
+        let mut schedule = Schedule::new(&plan, ALONE, 0, 1).unwrap();
         assert_eq!(schedule.take(0), Some(0));
         assert_eq!(schedule.take(999_999), None);
         let late: Vec<_> = std::iter::from_fn(|| schedule.take(5_000_000)).collect();
@@ -88,14 +100,15 @@ mod tests {
     #[test]
     fn a_burst_counts_as_its_messages() {
         let plan = plan("fanout ws://127.0.0.1/ -r 1000 -t 1").unwrap();
-        let mut schedule = Schedule::new(&plan, 0, 1, 0, 4).unwrap();
+        let mut schedule = Schedule::new(&plan, ALONE, 0, 4).unwrap();
         assert_eq!((schedule.take(0), schedule.take(0)), (Some(0), None));
         assert_eq!(schedule.next_at(), 4_000_000);
     }
 
     #[test]
     fn a_closed_loop_has_none() {
-        assert!(Schedule::new(&plan("echo ws://127.0.0.1/").unwrap(), 0, 5, 0, 1).is_none());
-        assert!(Schedule::new(&plan("echo ws://127.0.0.1/ -r 5").unwrap(), 0, 0, 0, 1).is_none());
+        assert!(Schedule::new(&plan("echo ws://127.0.0.1/").unwrap(), ALONE, 0, 1).is_none());
+        let none_here = Senders { here: 0, ..ALONE };
+        assert!(Schedule::new(&plan("echo ws://127.0.0.1/ -r 5").unwrap(), none_here, 0, 1).is_none());
     }
 }

@@ -55,14 +55,14 @@ pub(crate) struct Shared {
     /// Threads that send no more.
     pub(crate) stopped: AtomicU32,
     pub(crate) credits: Credits,
-    /// The connection of each publisher, in fanout.
+    /// The connection of each publisher, in fanout and channels.
     pub(crate) publishers: Vec<OnceLock<ConnId>>,
     pub(crate) live: Vec<Arc<SharedLive>>,
 }
 
 impl Shared {
     pub(crate) fn new(plan: &Plan) -> Shared {
-        let publishers = if plan.publish_url.is_some() { plan.connections } else { 0 };
+        let publishers = plan.publishers();
         Shared {
             clock: Clock::start(),
             times: OnceLock::new(),

@@ -11,7 +11,10 @@ const TIME_BITS: u32 = 40;
 /// 40 bits of this are 30 hours.
 const TIME_UNIT_NS: u64 = 100;
 
-/// 96 bits as 16 characters of 6 bits each, so that one form suits text and binary messages.
+/// What payloads are made of: 64 characters that no text format escapes.
+pub(crate) const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz-";
+
+/// 96 bits as 16 characters of 6 bits each, so that one form suits text, JSON strings and binary messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     /// Below [`PUBLISHERS_MAX`].
@@ -26,7 +29,7 @@ impl Stamp {
     pub(crate) fn encode(self) -> [u8; STAMP_BYTES] {
         let time = u128::from(self.time_ns / TIME_UNIT_NS) & ((1 << TIME_BITS) - 1);
         let bits = u128::from(self.publisher) << (32 + TIME_BITS) | u128::from(self.sequence) << TIME_BITS | time;
-        std::array::from_fn(|at| FIRST_CHARACTER + ((bits >> (6 * at)) & 63) as u8)
+        std::array::from_fn(|at| ALPHABET[(bits >> (6 * at)) as usize & 63])
     }
 
     /// Reads the stamp at the start of a payload; none if there is none.
@@ -34,7 +37,10 @@ impl Stamp {
         let characters: &[u8; STAMP_BYTES] = payload.first_chunk()?;
         let mut bits = 0u128;
         for (at, &character) in characters.iter().enumerate() {
-            let value = character.checked_sub(FIRST_CHARACTER).filter(|&value| value < 64)?;
+            let value = VALUES[usize::from(character)];
+            if value == NO_VALUE {
+                return None;
+            }
             bits |= u128::from(value) << (6 * at);
         }
         let time = (bits & ((1 << TIME_BITS) - 1)) as u64;
@@ -46,8 +52,17 @@ impl Stamp {
     }
 }
 
-/// `0`; the 63 that follow are printable ASCII.
-const FIRST_CHARACTER: u8 = 0x30;
+/// By character: where it stands in the alphabet.
+const VALUES: [u8; 256] = {
+    let mut values = [NO_VALUE; 256];
+    let mut at = 0;
+    while at < ALPHABET.len() {
+        values[ALPHABET[at] as usize] = at as u8;
+        at += 1;
+    }
+    values
+};
+const NO_VALUE: u8 = 64;
 
 #[cfg(test)]
 mod tests {
@@ -60,7 +75,7 @@ mod tests {
         {
             let stamp = Stamp { publisher, sequence, time_ns };
             let bytes = stamp.encode();
-            assert!(bytes.iter().all(u8::is_ascii_graphic));
+            assert!(bytes.iter().all(|byte| ALPHABET.contains(byte)));
             assert_eq!(Stamp::decode(&bytes), Some(stamp));
         }
     }
@@ -69,7 +84,7 @@ mod tests {
     fn what_is_no_stamp_is_none() {
         let bytes = Stamp { publisher: 1, sequence: 2, time_ns: 300 }.encode();
         assert_eq!(Stamp::decode(&bytes[..15]), None);
-        for wrong in [0, b'/', b'p', 0xff] {
+        for wrong in [0, b'/', b'"', b'\\', 0xff] {
             let mut bytes = bytes;
             bytes[8] = wrong;
             assert_eq!(Stamp::decode(&bytes), None);

@@ -65,10 +65,27 @@ pub(crate) struct Tally {
     pub(crate) unsent: u64,
     /// Messages sent that never arrived.
     pub(crate) lost: u64,
-    /// Messages published within the whole run, in fanout.
+    /// Messages published within the whole run.
     pub(crate) published: u64,
     /// What went wrong.
     pub(crate) errors: Errors,
+    /// What channels add; none in the other modes.
+    pub(crate) channels: Option<Box<ChannelTally>>,
+}
+
+/// What is counted in channels beside the sums of [`Tally`], which are those of replies and deliveries together.
+#[derive(Debug)]
+pub(crate) struct ChannelTally {
+    /// From each join to its answer, if that was ok; over the whole run.
+    pub(crate) joins: Latencies,
+    /// Of pushes within the window, to their replies.
+    pub(crate) replies: Latencies,
+    /// Of pushes within the window, to each of their deliveries.
+    pub(crate) deliveries: Latencies,
+    /// Replies that came within the window.
+    pub(crate) reply_count: u64,
+    /// Deliveries within the window.
+    pub(crate) delivery_count: u64,
 }
 
 impl Recorder {
@@ -81,6 +98,40 @@ impl Recorder {
             live: Live::default(),
             live_due: 0,
             shared,
+        }
+    }
+
+    /// Counts channels too.
+    pub(crate) fn with_channels(&mut self) {
+        self.tally.channels = Some(Box::default());
+    }
+
+    /// A join at `sent` was answered with ok at `now`.
+    pub(crate) fn joined(&mut self, sent: u64, now: u64) {
+        if let Some(channels) = &mut self.tally.channels {
+            channels.joins.saturating_record(now.saturating_sub(sent));
+        }
+    }
+
+    /// As [`message`](Recorder::message), for the reply to a push.
+    pub(crate) fn reply(&mut self, sent: u64, now: u64, bytes: usize) {
+        self.message(sent, now, bytes);
+        if let Some(channels) = &mut self.tally.channels {
+            channels.reply_count += u64::from(self.window.contains(now));
+            if self.window.contains(sent) {
+                channels.replies.saturating_record(now.saturating_sub(sent));
+            }
+        }
+    }
+
+    /// As [`message`](Recorder::message), for the delivery of a broadcast.
+    pub(crate) fn delivery(&mut self, sent: u64, now: u64, bytes: usize) {
+        self.message(sent, now, bytes);
+        if let Some(channels) = &mut self.tally.channels {
+            channels.delivery_count += u64::from(self.window.contains(now));
+            if self.window.contains(sent) {
+                channels.deliveries.saturating_record(now.saturating_sub(sent));
+            }
         }
     }
 
@@ -163,7 +214,28 @@ impl Default for Tally {
             lost: 0,
             published: 0,
             errors: Errors::default(),
+            channels: None,
         }
+    }
+}
+
+impl Default for ChannelTally {
+    fn default() -> ChannelTally {
+        let [joins, replies, deliveries] = std::array::from_fn(|_| latencies(DIGITS));
+        ChannelTally { joins, replies, deliveries, reply_count: 0, delivery_count: 0 }
+    }
+}
+
+impl ChannelTally {
+    fn merge(&mut self, other: &ChannelTally) {
+        let pairs = [
+            (&mut self.joins, &other.joins),
+            (&mut self.replies, &other.replies),
+            (&mut self.deliveries, &other.deliveries),
+        ];
+        pairs.into_iter().for_each(|(sum, part)| sum.add(part).expect("all histograms have the same bounds"));
+        self.reply_count += other.reply_count;
+        self.delivery_count += other.delivery_count;
     }
 }
 
@@ -177,6 +249,9 @@ impl Tally {
         self.lost += other.lost;
         self.published += other.published;
         self.errors.merge(&other.errors);
+        if let Some(channels) = &other.channels {
+            self.channels.get_or_insert_default().merge(channels);
+        }
         let longest = self.messages_per_slice.len().max(other.messages_per_slice.len());
         self.messages_per_slice.resize(longest, 0);
         for (sum, count) in self.messages_per_slice.iter_mut().zip(&other.messages_per_slice) {
@@ -274,6 +349,18 @@ pub(crate) enum ErrorKind {
     WrongContents,
     /// A message arrived twice, or after one that was sent later.
     OutOfOrder,
+    /// A join was answered with another status than ok.
+    JoinRefused,
+    /// A join was not answered in time.
+    JoinTimeout,
+    /// A push was answered with another status than ok.
+    ReplyStatus,
+    /// The server said that a channel crashed.
+    PhxError,
+    /// The server ended a channel.
+    PhxClose,
+    /// A heartbeat was not answered by the time of the next.
+    HeartbeatTimeout,
 }
 
 impl fmt::Display for ErrorKind {
@@ -292,6 +379,12 @@ impl fmt::Display for ErrorKind {
             ErrorKind::ProtocolError => "protocol_error",
             ErrorKind::WrongContents => "wrong_contents",
             ErrorKind::OutOfOrder => "out_of_order",
+            ErrorKind::JoinRefused => "join_refused",
+            ErrorKind::JoinTimeout => "join_timeout",
+            ErrorKind::ReplyStatus => "reply_status",
+            ErrorKind::PhxError => "phx_error",
+            ErrorKind::PhxClose => "phx_close",
+            ErrorKind::HeartbeatTimeout => "heartbeat_timeout",
         })
     }
 }

@@ -40,6 +40,7 @@ pub(crate) struct Summary {
     pub(crate) latency_us: Option<LatencyMicros>,
     pub(crate) lost_messages: Option<u64>,
     pub(crate) unsent_messages: Option<u64>,
+    pub(crate) channels: Option<ChannelFigures>,
     #[serde(serialize_with = "errors_by_name")]
     pub(crate) errors: Errors,
     pub(crate) client_cpu_share: Option<f64>,
@@ -55,6 +56,25 @@ pub(crate) struct Summary {
     /// The curve of the page; too long for the JSON.
     #[serde(skip)]
     pub(crate) curve: Vec<Percentile>,
+}
+
+/// What channels have beside the rest.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ChannelFigures {
+    pub(crate) traffic: &'static str,
+    pub(crate) topics: u32,
+    pub(crate) topic_prefix: String,
+    pub(crate) reply_event: String,
+    pub(crate) broadcast_event: String,
+    pub(crate) vsn: String,
+    pub(crate) heartbeat_s: f64,
+    pub(crate) join_latency_us: Option<LatencyMicros>,
+    pub(crate) replies: Option<u64>,
+    pub(crate) replies_per_s: Option<f64>,
+    pub(crate) reply_latency_us: Option<LatencyMicros>,
+    pub(crate) deliveries: Option<u64>,
+    pub(crate) deliveries_per_s: Option<f64>,
+    pub(crate) delivery_latency_us: Option<LatencyMicros>,
 }
 
 /// Latencies in microseconds.
@@ -113,21 +133,22 @@ pub(crate) struct ServerUse {
 impl Summary {
     /// Computes all figures of a run.
     pub(crate) fn new(plan: &Plan, tally: Tally, seen: &Observed) -> Summary {
-        let sends = matches!(plan.mode, Mode::Echo | Mode::Fanout);
+        let sends = plan.has_messages();
+        let publishes = plan.publishers() > 0;
         let connects = plan.mode == Mode::Connect;
         let per_s = |count: u64| ratio(count as f64, seen.duration_s);
         let client_cpu_share = seen.client_busy_ns.and_then(|ns| {
             let wall = seen.duration_s * f64::from(plan.threads.min(seen.cpus.max(1)));
             ratio(ns as f64 / 1e9, wall)
         });
-        let server = seen.server.map(|server| server.shares(seen, &tally, plan.mode)).unwrap_or_default();
+        let server = seen.server.map(|server| server.shares(seen, &tally, plan)).unwrap_or_default();
         Summary {
             wingbeat: env!("CARGO_PKG_VERSION"),
             mode: plan.mode.name(),
             url: plan.url.url.clone(),
             publish_url: plan.publish_url.as_ref().map(|url| url.url.clone()),
             payload_bytes: sends.then_some(plan.payload as u64),
-            binary: sends.then_some(plan.binary),
+            binary: (sends && plan.mode != Mode::Channels).then_some(plan.binary),
             pipeline: sends.then_some(plan.pipeline),
             rate_per_s: plan.rate,
             threads: plan.threads,
@@ -141,7 +162,7 @@ impl Summary {
             connect_s: seen.connect_s,
             messages: sends.then_some(tally.messages),
             bytes: sends.then_some(tally.bytes),
-            published: (plan.mode == Mode::Fanout).then_some(tally.published),
+            published: publishes.then_some(tally.published),
             messages_per_s: per_s(tally.messages).filter(|_| sends),
             bytes_per_s: per_s(tally.bytes).filter(|_| sends),
             handshakes: connects.then_some(tally.messages),
@@ -149,6 +170,7 @@ impl Summary {
             latency_us: LatencyMicros::of(&tally.latencies),
             lost_messages: sends.then_some(tally.lost),
             unsent_messages: (sends && plan.rate.is_some()).then_some(tally.unsent),
+            channels: ChannelFigures::new(plan, &tally, seen.duration_s),
             client_cpu_share,
             client_limited: client_cpu_share.map(|client| is_client_limited(client, server.busiest)),
             server_cpu_share: server.cpu,
@@ -186,16 +208,42 @@ struct ServerShares {
 }
 
 impl ServerUse {
-    fn shares(&self, seen: &Observed, tally: &Tally, mode: Mode) -> ServerShares {
+    fn shares(&self, seen: &Observed, tally: &Tally, plan: &Plan) -> ServerShares {
         let us_per = ratio(self.cpu.total_ns as f64 / 1e3, tally.messages as f64);
         let grown = self.rss_connected as f64 - self.rss_before as f64;
         ServerShares {
             cpu: ratio(self.cpu.total_ns as f64 / 1e9, seen.duration_s),
             busiest: ratio(self.cpu.busiest_ns as f64 / 1e9, seen.duration_s),
-            us_per_message: us_per.filter(|_| matches!(mode, Mode::Echo | Mode::Fanout)),
-            us_per_handshake: us_per.filter(|_| mode == Mode::Connect),
-            bytes_per_connection: ratio(grown, f64::from(seen.connected)).filter(|_| mode != Mode::Connect),
+            us_per_message: us_per.filter(|_| plan.has_messages()),
+            us_per_handshake: us_per.filter(|_| plan.mode == Mode::Connect),
+            bytes_per_connection: ratio(grown, f64::from(seen.connected)).filter(|_| plan.mode != Mode::Connect),
         }
+    }
+}
+
+impl ChannelFigures {
+    fn new(plan: &Plan, tally: &Tally, duration_s: f64) -> Option<ChannelFigures> {
+        let (channels, counted) = (plan.channels.as_ref()?, tally.channels.as_deref());
+        let replied = counted.filter(|_| channels.traffic.has_replies());
+        let broadcast = counted.filter(|_| channels.traffic.has_broadcasts());
+        let (replies, deliveries) = (replied.map(|c| c.reply_count), broadcast.map(|c| c.delivery_count));
+        let per_s = |count: Option<u64>| ratio(count? as f64, duration_s);
+        Some(ChannelFigures {
+            traffic: channels.traffic.name(),
+            topics: channels.topics,
+            topic_prefix: channels.topic_prefix.clone(),
+            reply_event: channels.reply_event.clone(),
+            broadcast_event: channels.broadcast_event.clone(),
+            vsn: channels.vsn.clone(),
+            heartbeat_s: channels.heartbeat.as_secs_f64(),
+            join_latency_us: counted.and_then(|c| LatencyMicros::of(&c.joins)),
+            replies,
+            replies_per_s: per_s(replies),
+            reply_latency_us: replied.and_then(|c| LatencyMicros::of(&c.replies)),
+            deliveries,
+            deliveries_per_s: per_s(deliveries),
+            delivery_latency_us: broadcast.and_then(|c| LatencyMicros::of(&c.deliveries)),
+        })
     }
 }
 
@@ -251,10 +299,19 @@ pub(crate) mod tests {
 
     /// A run of 2 s with 1,000 messages of 1 to 1,000 ms, one lost, one error.
     pub(crate) fn sample(line: &str) -> Summary {
+        let plan = plan(line).unwrap();
         let mut recorder = Recorder::new(Default::default());
         recorder.open(Window { start: 0, end: 2000 * MS }, 500 * MS);
+        if plan.channels.is_some() {
+            recorder.with_channels();
+            recorder.joined(0, 3 * MS);
+        }
         for n in 1..=1000 {
-            recorder.message(2 * n * MS - n * MS, 2 * n * MS - MS, 64);
+            let (sent, now) = (2 * n * MS - n * MS, 2 * n * MS - MS);
+            match n % 4 {
+                0 if plan.channels.is_some() => recorder.reply(sent, now, 64),
+                _ => recorder.delivery(sent, now, 64),
+            }
         }
         recorder.lost(1);
         recorder.published(10);
@@ -277,7 +334,7 @@ pub(crate) mod tests {
             server: Some(server),
             slice_s: 0.5,
         };
-        Summary::new(&plan(line).unwrap(), recorder.take_tally(), &seen)
+        Summary::new(&plan, recorder.take_tally(), &seen)
     }
 
     #[test]
@@ -312,6 +369,18 @@ pub(crate) mod tests {
         let nothing = Summary::new(&plan("idle ws://127.0.0.1/").unwrap(), Tally::default(), &Observed::default());
         assert_eq!((nothing.latency_us, nothing.client_limited, nothing.client_cpu_share), (None, None, None));
         assert!(!nothing.has_failed() && nothing.curve.is_empty());
+    }
+
+    #[test]
+    fn channels_tell_replies_from_deliveries() {
+        let both = sample("channels ws://127.0.0.1:4000/socket --traffic both -c 50").channels.unwrap();
+        assert_eq!((both.replies, both.deliveries, both.deliveries_per_s), (Some(250), Some(750), Some(375.0)));
+        assert!(both.join_latency_us.is_some_and(|join| join.max > 2_990.0 && join.max < 3_010.0));
+        assert!(both.reply_latency_us.is_some() && both.delivery_latency_us.is_some());
+        let quiet = sample("channels ws://127.0.0.1:4000/socket --traffic none");
+        let figures = quiet.channels.unwrap();
+        assert_eq!((quiet.messages, figures.replies, figures.deliveries), (None, None, None));
+        assert!(sample("echo ws://127.0.0.1/").channels.is_none());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One load thread: its turns, from connecting to the last answer.
 #![forbid(unsafe_code)]
 
+use super::channels::Channels;
 use super::churn::Churn;
 use super::client::{Base, Client, GoOn, Targets, Workload};
 use super::echo::{Echo, Idle};
@@ -18,7 +19,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{io, mem};
-use wingbeat::driver::EpollSeed;
+use wingbeat::driver::{Chosen, SystemDriver, SystemSeed};
 use wingbeat::engine::{Handle, Worker, WorkerSeed};
 
 /// A turn waits for so long at most, so that the thread sees when the run begins or is ended.
@@ -52,7 +53,7 @@ pub(crate) struct Start {
     /// To the workers of all threads.
     pub(crate) handle: Handle<GoOn>,
     pub(crate) seed: WorkerSeed<GoOn>,
-    pub(crate) driver: EpollSeed,
+    pub(crate) driver: SystemSeed,
     /// Whether there is a CPU to spin on.
     pub(crate) may_spin: bool,
 }
@@ -68,31 +69,39 @@ impl Start {
         }
         // Without it the kernel may end a fine wait 50 us late. If it is refused, it does.
         let _ = set_current_timer_slack(NonZeroU64::new(1_000));
-        let base = Base::new(self.plan, self.shared, self.index, self.targets, self.handle);
+        let mut base = Base::new(self.plan, self.shared, self.index, self.targets, self.handle);
         let part = (self.seed, self.driver, self.may_spin);
         match base.plan.mode {
-            Mode::Echo => Thread::start(part, Echo::new(&base.plan, base.links.len() as u32), base).run(),
-            Mode::Fanout => Thread::start(part, Fanout::new(&base), base).run(),
-            Mode::Idle => Thread::start(part, Idle, base).run(),
-            Mode::Connect => Thread::start(part, Churn::new(base.links.len() as u32), base).run(),
+            Mode::Echo => Thread::start(part, Echo::new(&base.plan, base.links.len() as u32), base)?.run(),
+            Mode::Fanout => Thread::start(part, Fanout::new(&base), base)?.run(),
+            Mode::Idle => Thread::start(part, Idle, base)?.run(),
+            Mode::Connect => Thread::start(part, Churn::new(base.links.len() as u32), base)?.run(),
+            Mode::Channels => Thread::start(part, Channels::new(&mut base), base)?.run(),
         }
     }
 }
 
 struct Thread<W: Workload> {
-    worker: Worker<Client<W>>,
+    worker: Worker<Client<W>, SystemDriver>,
     shared: Arc<Shared>,
     may_spin: bool,
+    /// Whether the driver itself waits with the resolution of the clock.
+    waits_finely: bool,
     activity: u64,
     worked_at: u64,
     spun_ns: u64,
 }
 
 impl<W: Workload> Thread<W> {
-    fn start((seed, driver, may_spin): (WorkerSeed<GoOn>, EpollSeed, bool), workload: W, base: Base) -> Thread<W> {
+    fn start(
+        (seed, driver, may_spin): (WorkerSeed<GoOn>, SystemSeed, bool),
+        workload: W,
+        base: Base,
+    ) -> io::Result<Thread<W>> {
         let shared = Arc::clone(&base.shared);
-        let worker = seed.start(driver.start(), Client { base, workload });
-        Thread { worker, shared, may_spin, activity: 0, worked_at: 0, spun_ns: 0 }
+        let waits_finely = base.plan.driver == Chosen::Uring;
+        let worker = seed.start(driver.start()?, Client { base, workload });
+        Ok(Thread { worker, shared, may_spin, waits_finely, activity: 0, worked_at: 0, spun_ns: 0 })
     }
 
     fn run(mut self) -> io::Result<Outcome> {
@@ -168,6 +177,8 @@ impl<W: Workload> Thread<W> {
         let spins = self.may_spin && (lively || until_due < SPIN_BEFORE_DUE_NS);
         if spins || until_due == 0 {
             self.worker.turn(self.shared.clock.instant(now))?;
+        } else if self.waits_finely {
+            self.worker.wait(Some(Duration::from_nanos(until_due)))?;
         } else if until_due < FINE_WAIT_NS {
             self.wait_finely(now, until_due)?;
         } else {

@@ -1,0 +1,335 @@
+//! Completions on io_uring.
+//!
+//! One multishot accept per listener and one multishot receive per socket stand in the kernel. Received bytes come in
+//! provided buffers and are lent from there. What a turn asks (sends, new receives, cancellations) is written to the
+//! submission queue and handed over by the system call that waits for the next turn: one per turn, whatever it does.
+//!
+//! # Who owns what the kernel uses
+//!
+//! * The bytes of a send belong to a batch, which stays in its slot until the last completion of that send; frames in a
+//!   batch neither change nor die ([`SendBatch`]).
+//! * Provided buffers belong to `BufRing`. The kernel writes into what it has not announced yet; a part that it
+//!   announced is ours until we give the buffer back, which is after the callback that it was lent to.
+//! * A slot is freed, and its descriptor closed, when no operation names it any more.
+//! * Dropping the driver ends all operations and waits for that. If the kernel does not end them, what they name is
+//!   leaked.
+
+#![deny(unsafe_code)]
+
+mod accept;
+mod buf_ring;
+mod probe;
+mod queue;
+mod slots;
+mod sockets;
+#[cfg(test)]
+mod tests;
+
+use super::socket::{Listening, start_connect};
+use super::{
+    Address, Completion, CompletionSink, ConnectOptions, Driver, DriverConfig, DriverCounters, ListenOptions,
+    ListenerId, SocketId, Submit, Wake,
+};
+use crate::buffer::SendBatch;
+use accept::Acceptor;
+use buf_ring::BufRing;
+pub(super) use probe::probe;
+use queue::{Event, Op, Queue};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::net::Shutdown;
+use slots::{Slots, State};
+use std::{
+    collections::BTreeMap,
+    fmt, io, mem,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Operations per system call at most; more than 32 gains nothing.
+const ENTRIES_MAX: usize = 256;
+/// Completions that fit in the kernel's queue, per event of [`DriverConfig::events`]: beyond, multishots end.
+const COMPLETIONS_PER_EVENT: usize = 4;
+const COMPLETIONS_MAX: usize = 32 << 10;
+
+/// The driver on io_uring (Linux 6.1 or newer; best from 6.12 on).
+///
+/// Its sockets take 24 bytes each in user space. A send is always [`Submit::Pending`]: the kernel learns of it with the
+/// next [`Driver::poll`].
+pub struct Uring {
+    queue: Queue,
+    buffers: BufRing,
+    slots: Slots,
+    acceptor: Acceptor,
+    bell: Arc<Bell>,
+    /// The waker's counter is to be read again.
+    bell_rang: bool,
+    config: DriverConfig,
+    counters: DriverCounters,
+    /// Sockets to look at before the next wait, and those of them that come first.
+    wishes: Vec<SocketId>,
+    hungry: Vec<SocketId>,
+    /// Sockets that have something to report without the kernel.
+    due: Vec<SocketId>,
+    /// Bytes that came for paused sockets before the kernel knew: by slot.
+    held: BTreeMap<u32, Vec<u8>>,
+    events: Vec<Event>,
+}
+
+/// What of a [`Uring`] exists before its thread does: the waker. It may change threads.
+#[derive(Debug)]
+pub struct UringSeed {
+    bell: Arc<Bell>,
+    config: DriverConfig,
+}
+
+/// An eventfd that the ring reads.
+#[derive(Debug)]
+struct Bell(OwnedFd);
+
+impl Wake for Bell {
+    fn wake(&self) {
+        // It fails only if the counter is full: then a wake is on its way.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
+impl Uring {
+    /// A driver without sockets, to be used on this thread.
+    ///
+    /// # Errors
+    /// As [`UringSeed::start`].
+    pub fn new(config: DriverConfig) -> io::Result<Self> {
+        UringSeed::new(config)?.start()
+    }
+}
+
+impl UringSeed {
+    /// # Errors
+    /// No descriptor is left for the waker.
+    pub fn new(config: DriverConfig) -> io::Result<Self> {
+        let bell = Arc::new(Bell(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
+        Ok(UringSeed { bell, config })
+    }
+
+    /// What wakes the driver to be.
+    pub fn waker(&self) -> Arc<dyn Wake> {
+        self.bell.clone()
+    }
+
+    /// The driver, on the thread that will use it.
+    ///
+    /// # Errors
+    /// [`Unavailable`](super::Unavailable), as an [`io::Error`] of kind `Unsupported`.
+    pub fn start(self) -> io::Result<Uring> {
+        self.start_with(true)
+    }
+
+    /// As [`UringSeed::start`]; `incremental`: with buffers that are used piece by piece, if the kernel has them.
+    fn start_with(self, incremental: bool) -> io::Result<Uring> {
+        let UringSeed { bell, config } = self;
+        let config = config.normalized();
+        let entries = config.events.min(ENTRIES_MAX);
+        let completions = (config.events * COMPLETIONS_PER_EVENT).clamp(entries * 2, COMPLETIONS_MAX);
+        let queue = Queue::new(entries as u32, completions as u32).map_err(|error| probe::reason(&error))?;
+        // Buffers go back only after a poll, so that their sum bounds what it brings of one socket.
+        let (size, total) = (config.receive_buffer, config.receive_budget);
+        let buffers = match queue.register_buffers(size, total, incremental) {
+            Err(_) if incremental => queue.register_buffers(size, total, false),
+            outcome => outcome,
+        };
+        let buffers = buffers.map_err(|error| probe::reason(&error))?;
+        Ok(Uring {
+            queue,
+            buffers,
+            slots: Slots::default(),
+            acceptor: Acceptor::new(),
+            bell,
+            bell_rang: true,
+            config,
+            counters: DriverCounters::default(),
+            wishes: Vec::new(),
+            hungry: Vec::new(),
+            due: Vec::new(),
+            held: BTreeMap::new(),
+            events: Vec::new(),
+        })
+    }
+}
+
+impl fmt::Debug for Uring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Uring").field("counters", &self.counters()).finish_non_exhaustive()
+    }
+}
+
+impl Driver for Uring {
+    fn listen(&mut self, address: &Address, options: ListenOptions) -> io::Result<ListenerId> {
+        Ok(self.acceptor.insert(Listening::new(address, options)?))
+    }
+
+    fn local_address(&self, listener: ListenerId) -> Option<Address> {
+        self.acceptor.address(listener).cloned()
+    }
+
+    fn unlisten(&mut self, listener: ListenerId) {
+        self.acceptor.leave(listener);
+    }
+
+    fn connect(&mut self, address: &Address, options: ConnectOptions) -> io::Result<SocketId> {
+        let id = self.slots.insert(start_connect(address, options)?, State::CONNECTING);
+        self.enqueue(id);
+        Ok(id)
+    }
+
+    fn pause(&mut self, id: SocketId) {
+        if let Some(socket) = self.slots.open(id)
+            && socket.state.begin(State::PAUSED)
+        {
+            self.enqueue(id);
+        }
+    }
+
+    fn resume(&mut self, id: SocketId) {
+        let Some(socket) = self.slots.open(id).filter(|socket| socket.state.any(State::PAUSED)) else { return };
+        socket.state.clear(State::PAUSED | State::HUNG_UP);
+        if socket.state.any(State::HELD) && socket.state.begin(State::DUE) {
+            self.due.push(id);
+        }
+        self.enqueue(id);
+    }
+
+    #[inline]
+    fn send(&mut self, id: SocketId, batch: SendBatch) -> Submit {
+        let Some(socket) = self.slots.open(id) else { return Submit::Done(batch) };
+        debug_assert!(!socket.state.any(State::SHUT), "{id} is shut down");
+        assert!(socket.batch.is_none(), "{id} has a send in flight");
+        if batch.left() == 0 {
+            return Submit::Done(batch);
+        }
+        socket.batch = Some(batch);
+        self.start_send(id);
+        Submit::Pending
+    }
+
+    fn shutdown(&mut self, id: SocketId) {
+        if let Some(socket) = self.slots.open(id) {
+            socket.state.set(State::SHUT);
+            if let (Some(fd), None) = (&socket.fd, &socket.batch) {
+                // It fails only if the connection is gone, which the kernel tells.
+                let _ = rustix::net::shutdown(fd, Shutdown::Write);
+            }
+        }
+    }
+
+    fn close(&mut self, id: SocketId) {
+        if let Some(socket) = self.slots.open(id) {
+            socket.state.set(State::CLOSING);
+            self.enqueue(id);
+        }
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.bell.clone()
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl CompletionSink) -> io::Result<()> {
+        let settled = self.ask().then_some(Duration::ZERO);
+        let wait = [timeout, self.due_in(), settled].into_iter().flatten().min();
+        self.queue.enter(wait)?;
+        sink.polled();
+        self.take(sink);
+        self.work_off(sink);
+        self.hand_out(sink);
+        Ok(())
+    }
+
+    fn longest_wait(&self) -> Option<Duration> {
+        let unasked = self.bell_rang || !self.wishes.is_empty() || !self.hungry.is_empty();
+        if unasked || self.acceptor.is_changed() || self.queue.has_unsubmitted() {
+            return Some(Duration::ZERO);
+        }
+        self.due_in()
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.queue.as_fd())
+    }
+
+    fn counters(&self) -> DriverCounters {
+        let Acceptor { exhausted, failed, .. } = self.acceptor;
+        DriverCounters { accept_exhausted: exhausted, accept_failed: failed, ..self.counters }
+    }
+}
+
+impl Uring {
+    /// Writes down for the kernel what is wanted of it. True if that settled something of which it will not tell.
+    fn ask(&mut self) -> bool {
+        if mem::take(&mut self.bell_rang) {
+            self.queue.wake(self.bell.0.as_raw_fd());
+        }
+        let settled = self.acceptor.ask(&mut self.queue);
+        self.reconcile_all();
+        settled
+    }
+
+    /// How long there is nothing to deliver that the kernel would not tell of.
+    fn due_in(&self) -> Option<Duration> {
+        if !self.due.is_empty() || self.queue.has_backlog() { Some(Duration::ZERO) } else { self.acceptor.wait() }
+    }
+
+    /// Takes all completions that there are.
+    fn take(&mut self, sink: &mut impl CompletionSink) {
+        let mut events = mem::take(&mut self.events);
+        loop {
+            self.queue.take(&mut events);
+            if events.is_empty() {
+                break;
+            }
+            for event in events.drain(..) {
+                if !self.dispatch(event, sink) {
+                    self.counters.stale += 1;
+                }
+            }
+        }
+        self.events = events;
+    }
+
+    #[inline]
+    fn dispatch(&mut self, event: Event, sink: &mut impl CompletionSink) -> bool {
+        match event.op {
+            Op::Receive | Op::Watch | Op::Send => self.socket_event(&event, sink),
+            Op::Accept | Op::AcceptWatch => {
+                let of_cancel = event.of_cancel;
+                self.acceptor.take(event) || of_cancel
+            }
+            Op::Wake => {
+                self.bell_rang = true;
+                if event.result.is_ok() {
+                    sink.complete(Completion::Woken);
+                }
+                true
+            }
+        }
+    }
+
+    /// Hands out connections that were accepted, a portion of them.
+    fn hand_out(&mut self, sink: &mut impl CompletionSink) {
+        for _ in 0..self.config.accepts_per_poll {
+            let Some(arrival) = self.acceptor.next() else { break };
+            let id = self.slots.insert(arrival.fd, State::default());
+            self.enqueue(id);
+            sink.complete(Completion::Accepted { id, listener: arrival.listener, peer: arrival.peer });
+        }
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        if !self.queue.end() {
+            // The kernel still reads batches and writes into buffers: they stay for ever.
+            mem::forget(mem::take(&mut self.slots));
+            self.buffers.leak();
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The table of sockets: 24 bytes each, the free list threaded through them.
+#![forbid(unsafe_code)]
+
+use super::super::SocketId;
+use crate::buffer::{Paged, SendBatch};
+use std::{
+    io,
+    ops::{Index, IndexMut},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+};
+
+const NONE: u32 = u32::MAX;
+
+/// One socket, or a free place.
+#[derive(Default, Debug)]
+pub(super) struct Slot {
+    /// What is in flight. While [`State::SEND`] is set the kernel reads its bytes: it stays here, unchanged.
+    pub(super) batch: Option<SendBatch>,
+    /// None if the place is free.
+    pub(super) fd: Option<OwnedFd>,
+    pub(super) generation: u32,
+    /// The slot after this one in the free list, for a free place; else the set of facts.
+    pub(super) state: State,
+    /// Why the socket is broken, until that can be reported.
+    pub(super) error: Option<io::ErrorKind>,
+}
+
+const _: () = assert!(size_of::<Slot>() <= 24, "a million of these");
+
+impl Slot {
+    /// Whether its bytes are to be received.
+    pub(super) fn wants_receive(&self) -> bool {
+        !self.state.any(State::PAUSED | State::EOF | State::BROKEN | State::FAILED | State::HELD | State::CONNECTING)
+    }
+
+    /// Whether the kernel has an operation of it.
+    pub(super) fn is_busy(&self) -> bool {
+        self.state.any(State::RECEIVE | State::WATCH | State::SEND)
+    }
+
+    pub(super) fn raw_fd(&self) -> RawFd {
+        self.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+}
+
+/// A set of facts about a socket.
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct State(u32);
+
+impl State {
+    /// The kernel has a receive of it.
+    pub(super) const RECEIVE: State = State(1 << 0);
+    /// The kernel has a poll of it.
+    pub(super) const WATCH: State = State(1 << 1);
+    /// The kernel has a send of it, and reads the bytes of the batch.
+    pub(super) const SEND: State = State(1 << 2);
+    /// The receive is told to end.
+    pub(super) const RECEIVE_CANCELLED: State = State(1 << 3);
+    /// The poll is told to end.
+    pub(super) const WATCH_CANCELLED: State = State(1 << 4);
+    /// The send is told to end.
+    pub(super) const SEND_CANCELLED: State = State(1 << 5);
+    /// In one of the lists of sockets that are looked at before the next wait.
+    pub(super) const QUEUED: State = State(1 << 6);
+    /// In the list of sockets that have something to report without the kernel.
+    pub(super) const DUE: State = State(1 << 7);
+    /// Receiving is stopped.
+    pub(super) const PAUSED: State = State(1 << 8);
+    /// The end was delivered.
+    pub(super) const EOF: State = State(1 << 9);
+    /// The connect has not ended.
+    pub(super) const CONNECTING: State = State(1 << 10);
+    /// The sending side is shut down, or will be after what is in flight.
+    pub(super) const SHUT: State = State(1 << 11);
+    /// The failure was delivered.
+    pub(super) const FAILED: State = State(1 << 12);
+    /// Receiving has ended with an error.
+    pub(super) const BROKEN: State = State(1 << 13);
+    /// Closed by the engine; the place is taken until every operation has ended.
+    pub(super) const CLOSING: State = State(1 << 14);
+    /// The peer's FIN arrived behind unread bytes of a paused socket: nothing is learnt from being told again.
+    pub(super) const HUNG_UP: State = State(1 << 15);
+    /// Both directions have ended: a poll would return at once, always.
+    pub(super) const OVER: State = State(1 << 16);
+    /// Bytes that came while it was paused wait in user space.
+    pub(super) const HELD: State = State(1 << 17);
+    /// The peer's FIN came behind the bytes that are held.
+    pub(super) const HELD_EOF: State = State(1 << 18);
+    /// It has had bytes since its receive was last asked for.
+    pub(super) const FED: State = State(1 << 19);
+
+    #[inline]
+    pub(super) fn any(self, of: State) -> bool {
+        self.0 & of.0 != 0
+    }
+
+    #[inline]
+    pub(super) fn set(&mut self, what: State) {
+        self.0 |= what.0;
+    }
+
+    #[inline]
+    pub(super) fn clear(&mut self, what: State) {
+        self.0 &= !what.0;
+    }
+
+    /// Sets it; false if it was set before.
+    #[inline]
+    pub(super) fn begin(&mut self, what: State) -> bool {
+        let before = self.any(what);
+        self.set(what);
+        !before
+    }
+}
+
+impl std::ops::BitOr for State {
+    type Output = State;
+    #[inline]
+    fn bitor(self, other: State) -> State {
+        State(self.0 | other.0)
+    }
+}
+
+/// All sockets of a driver.
+#[derive(Debug)]
+pub(super) struct Slots {
+    table: Paged<Slot>,
+    /// Places that were ever used.
+    used: u32,
+    free: u32,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Slots { table: Paged::new(), used: 0, free: NONE }
+    }
+}
+
+impl Slots {
+    /// Takes the place that was freed last (its memory is warm), or a new one.
+    pub(super) fn insert(&mut self, fd: OwnedFd, state: State) -> SocketId {
+        let slot = match self.free {
+            NONE => {
+                self.table.ensure(self.used);
+                self.used += 1;
+                self.used - 1
+            }
+            slot => {
+                self.free = self.table[slot].state.0;
+                slot
+            }
+        };
+        let entry = &mut self.table[slot];
+        entry.fd = Some(fd);
+        entry.state = state;
+        SocketId { slot, generation: entry.generation }
+    }
+
+    /// Frees a place and closes its descriptor; its next socket has the next generation.
+    pub(super) fn remove(&mut self, slot: u32) {
+        let entry = &mut self.table[slot];
+        debug_assert!(entry.batch.is_none(), "a batch would be lost");
+        debug_assert!(!entry.is_busy(), "the kernel still has an operation of it");
+        *entry = Slot { generation: entry.generation.wrapping_add(1), state: State(self.free), ..Slot::default() };
+        self.free = slot;
+    }
+
+    /// The socket, if it is open.
+    #[inline]
+    pub(super) fn open(&mut self, id: SocketId) -> Option<&mut Slot> {
+        self.live(id).filter(|slot| !slot.state.any(State::CLOSING))
+    }
+
+    /// The socket, if it is open or not yet done with closing.
+    #[inline]
+    pub(super) fn live(&mut self, id: SocketId) -> Option<&mut Slot> {
+        self.table.get_mut(id.slot).filter(|slot| slot.generation == id.generation && slot.fd.is_some())
+    }
+
+    /// Generation of the socket at this place, or of the one that will be there next.
+    #[inline]
+    pub(super) fn generation(&self, slot: u32) -> Option<u32> {
+        self.table.get(slot).map(|slot| slot.generation)
+    }
+}
+
+impl Index<u32> for Slots {
+    type Output = Slot;
+    #[inline]
+    fn index(&self, slot: u32) -> &Slot {
+        &self.table[slot]
+    }
+}
+
+impl IndexMut<u32> for Slots {
+    #[inline]
+    fn index_mut(&mut self, slot: u32) -> &mut Slot {
+        &mut self.table[slot]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    #[test]
+    fn places_are_reused_last_freed_first_with_a_new_generation() {
+        let mut slots = Slots::default();
+        let ids: Vec<_> = (0..3).map(|_| slots.insert(descriptor(), State::default())).collect();
+        assert_eq!(ids.iter().map(|id| id.slot).collect::<Vec<_>>(), [0, 1, 2]);
+        slots.remove(0);
+        slots.remove(2);
+        assert!(slots.open(ids[0]).is_none() && slots.open(ids[1]).is_some());
+        let again = slots.insert(descriptor(), State::default());
+        assert_eq!(again, SocketId { slot: 2, generation: 1 });
+        assert!(slots.open(ids[2]).is_none(), "an id of the older generation opens nothing");
+        assert_eq!(slots.insert(descriptor(), State::default()).slot, 0);
+        assert_eq!(slots.insert(descriptor(), State::default()).slot, 3);
+    }
+
+    #[test]
+    fn a_closing_socket_is_live_and_not_open() {
+        let mut slots = Slots::default();
+        let id = slots.insert(descriptor(), State::default());
+        slots[id.slot].state.set(State::CLOSING);
+        assert!(slots.open(id).is_none() && slots.live(id).is_some());
+    }
+}
