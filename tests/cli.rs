@@ -252,8 +252,11 @@ fn plain_requests_are_answered() {
         ("GET /topics?topic=a", 426),
         ("GET /topics?topic=", 400),
         ("GET /publish?topic=%zz", 400),
-        ("GET /", 404),
+        ("GET /", 200),
+        ("GET /elsewhere", 404),
+        ("GET /socket/websocket", 400),
         ("DELETE /healthz", 405),
+        ("DELETE /", 405),
     ] {
         assert_eq!(server.get(request_line).0, status, "{request_line}");
     }

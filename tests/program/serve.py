@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """`wingbeat serve` as its users meet it. WINGBEAT names the program to test."""
+import json
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import threading
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from websocket import BINARY, CLOSE, TEXT, Refused, WebSocket, get
+from websocket import BINARY, CLOSE, TEXT, Refused, WebSocket, dial, get, head_of
 
 WINGBEAT = os.environ.get("WINGBEAT", "target/release/wingbeat")
 PATIENCE_S = 30
@@ -172,6 +173,49 @@ class Http(unittest.TestCase):
             with self.assertRaises(Refused) as refused:
                 WebSocket(server.address, "/nothing/here")
             self.assertEqual(refused.exception.status, 404)
+
+
+class Channels(unittest.TestCase):
+    def join(self, server, topic, payload):
+        client = WebSocket(server.address, "/socket/websocket?vsn=2.0.0&token=0123456789abcdef")
+        self.assertEqual(self.ask(client, ["1", "1", topic, "phx_join", payload])["status"], "ok")
+        return client
+
+    def ask(self, client, message):
+        """The payload of the next message, which is the answer."""
+        client.send(TEXT, json.dumps(message).encode())
+        answer = json.loads(client.receive()[1])
+        self.assertEqual(answer[1:4], [message[1], message[2], "phx_reply"])
+        return answer[4]
+
+    def test_the_page_is_whole_and_may_do_little(self):
+        with Server() as server:
+            with dial(server.address) as stream:
+                stream.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+                status, headers, _ = head_of(stream)
+            self.assertEqual((status, headers["content-type"]), (200, "text/html; charset=utf-8"))
+            self.assertIn("default-src 'none'", headers["content-security-policy"])
+            body = get(server.address, "/")[1]
+            self.assertTrue(body.startswith(b"<!doctype html>") and body.endswith(b"</html>\n"))
+
+    def test_topics_to_measure(self):
+        with Server() as server, self.join(server, "room:1", {}) as client:
+            self.assertEqual(self.ask(client, ["1", "2", "room:1", "echo", {"n": 1}])["response"], {"n": 1})
+
+    def test_a_short_token_makes_nobody_known(self):
+        with Server() as server, WebSocket(server.address, "/socket/websocket?vsn=2.0.0&token=short") as client:
+            answer = self.ask(client, ["1", "1", "chat:lobby", "phx_join", {"name": "Ann"}])
+            self.assertEqual(answer, {"status": "error", "response": {"reason": "token"}})
+
+    def test_the_rooms_of_strangers_are_not_topics_of_channels(self):
+        # What channels would take for a broadcast, were it published to them.
+        forged = b"\0\0\0\x03msg{}"
+        with Server("--workers", "1") as server, self.join(server, "room:1", {}) as client:
+            for path in ("/topics?topic=room:1", "/topics?topic=topics/room:1"):
+                with WebSocket(server.address, path) as stranger:
+                    stranger.send(TEXT, forged)
+                    self.assertEqual(stranger.receive(), (TEXT, forged))
+            self.assertEqual(self.ask(client, ["1", "2", "room:1", "echo", {}])["status"], "ok")
 
 
 def settle(*clients):
