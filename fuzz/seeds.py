@@ -193,6 +193,23 @@ BINARIES = {
     "broadcast": b"\x02\x06\x09room:abcast_bin\x01\x02\x03",
     "empty": b"",
 }
+BODIES = {  # 0: no content type, 1: a batch, n: a content type of n bytes
+    "text": b'\x00["1","1","room:a","phx_join",{}]\n',
+    "other-type": b"\x18application/json; more=1[1]\n[2]",
+    "batch-named": b'\x14application/x-ndjson["1"]\r\n["2"]',
+    "batch": b'\x01["1","1","room:a","phx_join",{}]\n["1","2","room:a","e",{}]\r\nAAECBgE3MnJvb206YWUJCAc=',
+    "trailing-newline": b"\x01[]\n",
+    "empty-items": b"\x01\n\r\n\r\r\n",
+    "more-than-100": b"\x01" + b"[]\n" * 130,
+    "bad-behind-100": b"\x01" + b"[]\n" * 100 + b"???",
+    "padding": b"\x01QQ==\nQUI=\nQUJD",
+    "bad-padding": b"\x01QQ=",
+    "leftover-bits": b"\x01QR==",
+    "inner-padding": b"\x01QQ==QQ==",
+    "url-safe": b"\x01_-_-",
+    "object": b'\x01{"topic":"t"}',
+    "empty": b"",
+}
 
 PHX_JOIN, PHX_LEAVE, PUSH, HEARTBEAT, BROKEN, OUTSIDE, TIMER, JOINED, REPLIED, RECONNECT = 0, 2, 3, 6, 7, 8, 9, 10, 11, 12
 HOWS = ["ok", "reply", "refuse", "panic", "later", "forgotten", "nobody", "busy"]
@@ -239,4 +256,5 @@ seeds("topic_ops", TOPICS)
 seeds("worker_sim", WORKERS)
 seeds("envelope_json", ENVELOPES)
 seeds("envelope_binary", BINARIES)
+seeds("longpoll_body", BODIES)
 seeds("socket_ops", SOCKETS)

@@ -9,6 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Once;
 use std::time::{Duration, Instant};
+use wingbeat::{Conn, Drain, Handler, Message, MessageKind, Never, Request, Scope, Upgrade};
 
 /// No command here takes a tenth of it; one that hangs fails instead of blocking all tests.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -559,4 +560,64 @@ fn channels_of_a_server_that_dies_are_a_failure() {
     assert_eq!((output.status.code(), count(&json, "connections_failed")), (Some(1), 5));
     assert_eq!(count(&json["errors"], "connection_lost"), 5);
     assert!(count(&json, "lost_messages") >= 5);
+}
+
+/// A server of channels that keeps its word only as far as its path says. It understands what `load channels` sends.
+struct Unsound;
+
+impl Handler for Unsound {
+    type State = String;
+    type Mail = Never;
+
+    fn upgrade(&mut self, _: &mut Scope<'_>, request: &Request<'_>) -> Upgrade<String> {
+        Upgrade::Accept(request.path().trim_matches('/').trim_end_matches("/websocket").to_owned())
+    }
+
+    fn message(&mut self, conn: &mut Conn<'_>, fault: &mut String, message: Message<'_>) {
+        let pushed: [Value; 5] = serde_json::from_slice(message.payload).expect("five slots");
+        let [_, reference, topic, event, mut payload] = pushed;
+        if fault == "deaf" || fault == "heartless" && event == "heartbeat" {
+            return;
+        }
+        if fault == "wrong" && event == "echo" {
+            payload["data"] = "x".into();
+        }
+        let reply = serde_json::json!(["1", reference, topic, "phx_reply", { "status": "ok", "response": payload }]);
+        let times = if fault == "twice" && event == "echo" { 2 } else { 1 };
+        let text = if fault == "garbled" && event == "echo" { "{}".to_owned() } else { reply.to_string() };
+        let answer = Message { kind: MessageKind::Text, payload: text.as_bytes() };
+        (0..times).for_each(|_| _ = conn.send(answer));
+    }
+}
+
+#[test]
+fn servers_that_break_the_rules_are_told() {
+    let running =
+        wingbeat::Server::bind("127.0.0.1:0").and_then(|server| server.spawn(|_| Unsound)).expect("it serves");
+    let address = running.tcp_address().expect("TCP");
+    let told = |fault: &str, flags: &[&str]| {
+        let mount = format!("ws://{address}/{fault}");
+        let base = ["load", "channels", &mount, "-c", "3", "--json", "-"];
+        run(&[&base[..], flags, &BRIEFLY].concat())
+    };
+    std::thread::scope(|scope| {
+        let deaf = scope.spawn(|| told("deaf", &[])); // takes the 10 s that a join may take
+        for (fault, flags, kind) in [
+            ("sound", &[][..], ""),
+            ("wrong", &[], "wrong_contents"),
+            ("twice", &[], "out_of_order"),
+            ("garbled", &[], "wrong_contents"),
+            ("heartless", &["--heartbeat", "100ms", "--traffic", "none"], "heartbeat_timeout"),
+        ] {
+            let (code, stdout, stderr) = told(fault, flags);
+            let json: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{fault}: {stderr:?}"));
+            let kinds = json["errors"].as_object().expect("an object").keys().collect::<Vec<_>>();
+            assert_eq!(kinds, if kind.is_empty() { vec![] } else { vec![kind] }, "{fault}: {json}");
+            assert_eq!(code, i32::from(!kind.is_empty()), "{fault}");
+        }
+        let (code, _, stderr) = deaf.join().expect("it ends");
+        assert!(code == 1 && stderr.iter().any(|line| line.contains("join_timeout 3")), "{stderr:?}");
+    });
+    running.drain(Drain::default());
+    running.join().expect("it ends");
 }

@@ -6,6 +6,7 @@ mod envelopes;
 mod frames;
 mod handshake;
 mod input;
+mod longpoll;
 mod naive;
 mod sockets;
 mod topics;
@@ -14,6 +15,7 @@ mod workers;
 pub use envelopes::{envelope_binary, envelope_json};
 pub use frames::{frame_decoder, message_reader};
 pub use handshake::{extensions, handshake_request, handshake_response};
+pub use longpoll::longpoll_body;
 pub use sockets::socket_ops;
 pub use topics::topic_ops;
 pub use workers::worker_sim;
@@ -55,6 +57,6 @@ mod tests {
 
     replay! {
         frame_decoder message_reader handshake_request handshake_response extensions topic_ops worker_sim envelope_json
-        envelope_binary socket_ops
+        envelope_binary longpoll_body socket_ops
     }
 }

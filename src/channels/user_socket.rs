@@ -1,10 +1,9 @@
 //! [`UserSocket`]: what a mount serves and to whom.
 #![forbid(unsafe_code)]
 
+use super::Versions;
 use super::channel::Channel;
 use super::router::Route;
-use super::{Serializer, Versions};
-use std::sync::Arc;
 
 /// A kind of socket: its channels, its formats, its limits. Built once, shared by all workers.
 #[derive(Debug)]
@@ -44,11 +43,13 @@ impl UserSocket {
     }
 
     /// The serializers, in the order of their indexes.
-    pub(crate) fn serializer_list(&self) -> impl Iterator<Item = &Arc<dyn Serializer>> {
+    #[cfg(feature = "epoll")]
+    pub(crate) fn serializer_list(&self) -> impl Iterator<Item = &std::sync::Arc<dyn super::Serializer>> {
         self.versions.serializers()
     }
 
     /// The intercepted events of each route, in the order of their indexes.
+    #[cfg(feature = "epoll")]
     pub(crate) fn intercept_lists(&self) -> impl Iterator<Item = &'static [&'static str]> {
         self.routes.iter().map(|route| route.intercept)
     }

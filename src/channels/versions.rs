@@ -61,6 +61,7 @@ impl Versions {
     }
 
     /// All of them, in the order of their indexes.
+    #[cfg(feature = "epoll")]
     pub(super) fn serializers(&self) -> impl Iterator<Item = &Arc<dyn Serializer>> {
         self.0.iter().map(|(_, serializer)| serializer)
     }

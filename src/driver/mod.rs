@@ -78,7 +78,7 @@ pub struct DriverConfig {
     /// Bytes of the receive buffer that all sockets of the worker share. On io_uring there are as many such buffers as
     /// fit into the budget, and one at least.
     pub receive_buffer: usize,
-    /// Kernel events taken at once.
+    /// Kernel events taken at once; on io_uring a quarter of the completions that the kernel has room for.
     pub events: usize,
     /// Connections accepted per poll and listener at most, so that a herd does not starve those that are connected.
     pub accepts_per_poll: usize,

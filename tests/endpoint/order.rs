@@ -40,7 +40,7 @@ impl Scene {
         let (promises, presence) = (Promises::default(), Presence::new());
         let workers = 1 + (seed % 2) as usize;
         let world = World::new(seed, endpoint(&promises, &presence), workers);
-        if seed % 5 != 0 {
+        if !seed.is_multiple_of(5) {
             world.net.set_faults(Faults::benign());
         }
         let mut scene = Scene { world, promises, presence, players: Vec::new(), next: 0, tally: Tally::new() };

@@ -16,6 +16,16 @@ suite_memory() {
   note "$(tail -n 1 "$TARGET/tests/memory.out")"
 }
 
+suite channels-memory "bytes of server memory per connection with one joined channel, from 4,000 to 16,000: in (0, 1024]"
+suite_channels_memory() {
+  need python3 python3
+  build_wingbeat
+  cargo build --profile soak --features cli --example fixture
+  python3 tests/program/channels_memory.py "$WINGBEAT" "$TARGET/soak/examples/fixture" --port 0 |
+    tee "$TARGET/tests/channels-memory.out"
+  note "$(tail -n 1 "$TARGET/tests/channels-memory.out")"
+}
+
 suite load-stop "load: a server that stands still for 1 s shows in p99 (no coordinated omission)"
 suite_load_stop() {
   need python3 python3

@@ -97,14 +97,14 @@ impl Channels {
         }
     }
 
-    fn replied(&mut self, base: &mut Base, conn: &mut Conn<'_>, index: u32, reply: Reply<'_>) {
+    fn replied(&mut self, base: &mut Base, conn: &mut Conn<'_>, index: u32, reply: Reply<'_>, now: u64) {
         let is_ok = reply.is_ok;
         match reply.reference {
             JOIN_REF => self.join_answered(base, conn, index, is_ok),
             HEARTBEAT_REF => self.clients[index as usize].awaits_heartbeat = false,
             BROADCAST_REF if !is_ok => base.recorder.error(ErrorKind::ReplyStatus),
             BROADCAST_REF => {}
-            _ => self.push_answered(base, conn, index, reply),
+            _ => self.push_answered(base, conn, index, reply, now),
         }
     }
 
@@ -127,8 +127,7 @@ impl Channels {
         base.stand(&mut conn.scope());
     }
 
-    fn push_answered(&mut self, base: &mut Base, conn: &mut Conn<'_>, index: u32, reply: Reply<'_>) {
-        let now = base.message_time();
+    fn push_answered(&mut self, base: &mut Base, conn: &mut Conn<'_>, index: u32, reply: Reply<'_>, now: u64) {
         let Reply { reference, is_ok, contents } = reply;
         let number = reference.checked_sub(FIRST_PUSH_REF);
         let (Some(replies), Some(number)) = (&mut self.replies, number) else {
@@ -146,8 +145,7 @@ impl Channels {
         replies.go_on(conn, index, now);
     }
 
-    fn delivered(&mut self, base: &mut Base, index: u32, stamp: Stamp) {
-        let now = base.message_time();
+    fn delivered(&mut self, base: &mut Base, index: u32, stamp: Stamp, now: u64) {
         if let Some(broadcasts) = &mut self.broadcasts
             && broadcasts.arrive(base, index, stamp)
         {
@@ -243,9 +241,10 @@ impl Workload for Channels {
         if self.clients[index as usize].stage == Stage::Away {
             return;
         }
+        let now = base.message_time();
         match self.reader.read(message) {
-            Ok(Incoming::Reply(reply)) => self.replied(base, conn, index, reply),
-            Ok(Incoming::Delivery(stamp)) => self.delivered(base, index, stamp),
+            Ok(Incoming::Reply(reply)) => self.replied(base, conn, index, reply, now),
+            Ok(Incoming::Delivery(stamp)) => self.delivered(base, index, stamp, now),
             Ok(Incoming::Crashed) => self.give_up(base, conn, index, ErrorKind::PhxError),
             Ok(Incoming::Closed) => self.give_up(base, conn, index, ErrorKind::PhxClose),
             Ok(Incoming::Other) => {}

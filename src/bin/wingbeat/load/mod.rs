@@ -108,9 +108,9 @@ fn watch(run: &mut Run, interrupt: &Interrupt) {
 
 fn live_line(run: &Run, live: &Live, seconds: f64) -> String {
     match run.plan().mode {
-        Mode::Idle => format!("{} connections, {} lost", run.progress().connected - run.dropped(), run.dropped()),
         Mode::Connect => line(live, seconds, "handshakes"),
-        Mode::Echo | Mode::Fanout | Mode::Channels => line(live, seconds, "messages"),
+        _ if run.plan().has_messages() => line(live, seconds, "messages"),
+        _ => format!("{} connections, {} lost", run.progress().connected - run.dropped(), run.dropped()),
     }
 }
 

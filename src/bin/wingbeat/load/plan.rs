@@ -114,8 +114,8 @@ impl Plan {
             return Err(Failure::usage("--payload times --pipeline is 64MiB at most: each connection holds that much"));
         }
         let connections = args.connections.map_or(if fanout { 1 } else { 50 }, |n| n.get());
-        if fanout && connections > PUBLISHERS_MAX {
-            return Err(Failure::usage(format!("--connections is {PUBLISHERS_MAX} at most in fanout")));
+        if stamped && connections > PUBLISHERS_MAX {
+            return Err(Failure::usage(format!("--connections is {PUBLISHERS_MAX} at most if they publish")));
         }
         if channels.as_ref().is_some_and(|channels| channels.topics > connections) {
             return Err(Failure::usage("--topics is at most --connections: each topic needs a client"));
@@ -250,11 +250,19 @@ fn refuse_foreign_flags(args: &LoadArgs) -> Result<(), Failure> {
 fn pipeline(args: &LoadArgs) -> u32 {
     match (args.pipeline, args.rate) {
         (Some(depth), _) => depth.get(),
-        (None, Some(_)) if matches!(args.mode, Mode::Echo | Mode::Channels) => {
+        (None, Some(_)) if is_answered(args) => {
             let fitting = OPEN_LOOP_BYTES / args.payload.max(1);
             OPEN_LOOP_IN_FLIGHT.min(u32::try_from(fitting).unwrap_or(u32::MAX)).max(1)
         }
         (None, _) => 1,
+    }
+}
+
+/// Whether messages have answers that each connection awaits.
+fn is_answered(args: &LoadArgs) -> bool {
+    match args.mode {
+        Mode::Channels => args.channels.traffic.is_none_or(Traffic::has_replies),
+        mode => mode == Mode::Echo,
     }
 }
 
@@ -347,6 +355,8 @@ pub(crate) mod tests {
         assert_eq!(both.url.url, "ws://127.0.0.1/a/websocket?x=y&vsn=1.0.7");
         assert_eq!((both.publishers(), both.pipeline, both.burst), (4, OPEN_LOOP_IN_FLIGHT, 1));
         assert_eq!((both.rate_of_each_kind(), both.channels.unwrap().version), (Some(5.5), Version::V1));
+        let broadcast = plan("channels ws://127.0.0.1/a --traffic broadcast -r 11").unwrap();
+        assert_eq!((broadcast.pipeline, broadcast.rate_of_each_kind()), (1, Some(11.0)));
         let none = plan("channels ws+unix:/a.sock --traffic none --warmup 5s --payload 1").unwrap();
         assert_eq!(none.url.url, "ws+unix:/a.sock:/websocket?vsn=2.0.0");
         assert_eq!((none.warmup, none.has_messages()), (Duration::ZERO, false));

@@ -21,11 +21,11 @@ impl Summary {
             self.handshakes.zip(self.handshakes_per_s).map(|(n, per_s)| format!("{}/s, {n} in all", count(per_s))),
         );
         row("joins", self.channels.as_ref().and_then(|c| latency(c.join_latency_us)));
-        row("replies", self.channels.as_ref().and_then(|c| part(c.replies_per_s, c.replies, c.reply_latency_us)));
-        row(
-            "deliveries",
-            self.channels.as_ref().and_then(|c| part(c.deliveries_per_s, c.deliveries, c.delivery_latency_us)),
-        );
+        // Of one kind alone, the rows of all messages tell the same.
+        if let Some(both) = self.channels.as_ref().filter(|c| c.replies.is_some() && c.deliveries.is_some()) {
+            row("replies", part(both.replies_per_s, both.replies, both.reply_latency_us));
+            row("deliveries", part(both.deliveries_per_s, both.deliveries, both.delivery_latency_us));
+        }
         row("latency", latency(self.latency_us));
         row("server", self.server());
         row("client", self.client_cpu_share.map(|share| format!("{} of its CPU", percent(share))));
