@@ -555,14 +555,14 @@ describe("a restart of the server", () => {
       }
     }
     await first.stop();
+    for (const { key, socket, kind } of clients) {
+      if (kind !== "long-poll") assert.equal(await socket.closed.take(`${key} to close`), 1012);
+    }
     assert.deepEqual(transport.codes(), [1012, 1012, 1012, 1012]);
     const second = await Fixture.start(first.port);
     try {
       const members = clients.filter(({ channel }) => channel);
-      for (const { key, socket, kind } of clients) {
-        if (kind !== "long-poll") assert.equal(await socket.closed.take(`${key} to close`), 1012);
-        await socket.opened.take(`${key} to reconnect`);
-      }
+      for (const { key, socket } of clients) await socket.opened.take(`${key} to reconnect`);
       for (const { key, channel } of members) {
         assert.equal((await channel.joins.take(`${key} to rejoin`)).status, "ok");
       }

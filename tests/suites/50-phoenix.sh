@@ -10,8 +10,8 @@ node_tests() {
   need_node
   npm ci --prefix "$dir" --no-audit --no-fund --silent
   out=$TARGET/tests/$(basename "$dir")-$(basename "$1" .mjs).out
-  # Of --test-timeout each test has one; the browser's and the fixture's own waits are shorter, and say for what.
-  (cd "$dir" && node --test --test-timeout=120000 --test-reporter=spec "$@") 2>&1 | tee "$out"
+  # A test that hangs ends in time; what clients leave behind (a poll that was given up) does not keep the process.
+  (cd "$dir" && node --test --test-force-exit --test-timeout=120000 --test-reporter=spec "$@") 2>&1 | tee "$out"
   note "$(sed -n 's/^ℹ \(pass\|fail\) \([0-9]*\)$/\2 \1ed/p' "$out" | paste -sd, | sed 's/,/, /')"
 }
 
