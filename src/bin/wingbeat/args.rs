@@ -20,7 +20,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve /echo, /topics?topic=NAME, /publish?topic=NAME and /healthz
+    /// Serve a chat at /, channels at /socket (chat:*, room:*), /echo, /topics?topic=NAME, /publish?topic=NAME, /healthz
     Serve(ServeArgs),
     /// Put load on a WebSocket server and measure it
     Load(Box<LoadArgs>),

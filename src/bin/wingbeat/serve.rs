@@ -11,6 +11,7 @@ use std::io::{self, IsTerminal, Write};
 use std::num::NonZero;
 use std::thread;
 use std::time::Duration;
+use tracing_subscriber::EnvFilter;
 use wingbeat::driver::{Address, DriverChoice};
 use wingbeat::endpoint::{EndpointHandle, Mail};
 use wingbeat::engine::{self, Config, Drain};
@@ -26,6 +27,9 @@ pub(crate) fn serve(args: &ServeArgs, interrupt: Interrupt) -> Result<(), Failur
     let running = start(args)?;
     tracing::info!("driver: {}", running.driver());
     announce(running.addresses()).map_err(|error| Failure::cannot("write standard output", error))?;
+    if let Some(address) = running.tcp_address() {
+        tracing::info!("a chat is at http://{address}/");
+    }
     let handle = EndpointHandle::from(running.handle().clone());
     thread::spawn(move || {
         if let Err(error) = interrupt.wait() {
@@ -102,6 +106,10 @@ fn announce(addresses: &[Address]) -> io::Result<()> {
     out.flush()
 }
 
+/// `RUST_LOG` chooses what is logged; else what concerns the server, not every client that comes and joins.
 fn start_log() {
-    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).with_target(false).init();
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,wingbeat::endpoint=warn,wingbeat::channels=warn"));
+    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    log.with_target(false).with_env_filter(filter).init();
 }

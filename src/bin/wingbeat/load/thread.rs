@@ -30,6 +30,8 @@ const FINE_WAIT_NS: u64 = 2_000_000;
 const SPIN_BEFORE_DUE_NS: u64 = 100_000;
 /// After a turn that did something the thread looks for more for so long before it sleeps, if it has a CPU to itself.
 const SPIN_AFTER_WORK_NS: u64 = 50_000;
+/// A turn in which nothing happened takes less CPU time than this; what is longer, the thread was not running.
+const IDLE_TURN_NS: u64 = 5_000;
 /// How long answers may take to come after the end.
 const GRACE_NS: u64 = 5_000_000_000;
 /// How long the closing handshakes may take.
@@ -192,7 +194,7 @@ impl<W: Workload> Thread<W> {
         if mem::replace(&mut self.activity, activity) != activity {
             self.worked_at = after;
         } else if spins {
-            self.spun_ns += after - now;
+            self.spun_ns += (after - now).min(IDLE_TURN_NS);
         }
         Ok(after)
     }
