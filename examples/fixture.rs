@@ -101,7 +101,7 @@ impl Channel for Room {
             }
             "async_timer" => {
                 self.replies.extend(ctx.reply_to());
-                ctx.set_timer(Duration::from_millis(50), 0);
+                ctx.set_timer(Duration::from_millis(50), 0).expect("a socket has room for a timer");
             }
             "crash" => panic!("a callback that crashes"),
             "stop_normal" => return Outcome::Stop(Reason::Normal),

@@ -102,6 +102,9 @@ impl Ctx<'_> {
 
     /// Sends an event to this client. The payload is an object or bytes.
     pub fn push(&mut self, event: &str, payload: impl ToPayload) -> Sent {
+        if is_reserved(event) {
+            return self.invalid();
+        }
         self.with_payload(payload, |ctx, payload| {
             let (join_ref, reference) = (ctx.meta.push_ref(), &Slot::NULL);
             let message = Outgoing::Push { join_ref, reference, topic: &ctx.meta.topic, event, payload };
@@ -112,21 +115,24 @@ impl Ctx<'_> {
     /// Sends an event to all who have joined this topic, this client included, on all workers. It is encoded once per
     /// serializer that is in use.
     pub fn broadcast(&mut self, event: &str, payload: impl ToPayload) -> Sent {
-        self.publish(None, true, event, payload)
+        self.announce(None, true, event, payload)
     }
 
     /// As [`Ctx::broadcast`], to all but this client.
     pub fn broadcast_from(&mut self, event: &str, payload: impl ToPayload) -> Sent {
-        self.publish(None, false, event, payload)
+        self.announce(None, false, event, payload)
     }
 
     /// Sends an event to all who have joined another topic.
     pub fn broadcast_to(&mut self, topic: &str, event: &str, payload: impl ToPayload) -> Sent {
-        self.publish(Some(topic), true, event, payload)
+        self.announce(Some(topic), true, event, payload)
     }
 
     /// Sends an event to one user: every socket of this id that has joined this topic.
     pub fn push_to(&mut self, id: &str, event: &str, payload: impl ToPayload) -> Sent {
+        if is_reserved(event) {
+            return self.invalid();
+        }
         let event = direct_event(&self.meta.topic, event);
         self.publish(Some(id), true, &event, payload)
     }
@@ -134,6 +140,18 @@ impl Ctx<'_> {
     /// Closes every connection of the sockets of this id, with 1001: its users connect again.
     pub fn disconnect(&mut self, id: &str) {
         self.publish(Some(id), true, DISCONNECT, Payload::EMPTY);
+    }
+
+    fn announce(&mut self, topic: Option<&str>, all: bool, event: &str, payload: impl ToPayload) -> Sent {
+        if is_reserved(event) {
+            return self.invalid();
+        }
+        self.publish(topic, all, event, payload)
+    }
+
+    fn invalid(&mut self) -> Sent {
+        self.meta.failed = true;
+        Sent::Invalid
     }
 
     fn publish(&mut self, topic: Option<&str>, all: bool, event: &str, payload: impl ToPayload) -> Sent {
@@ -185,7 +203,11 @@ impl Ctx<'_> {
 
     /// Calls [`handle_info`](super::Channel::handle_info) with [`Info::Timer`](super::Info::Timer) after `delay`, if the
     /// channel is still there.
-    pub fn set_timer(&mut self, delay: Duration, token: u64) -> TimerKey {
+    ///
+    /// # Errors
+    /// The socket has as many timers as [`UserSocket::timers_max`](super::UserSocket::timers_max) allows, or its
+    /// connection is over: no timer was set.
+    pub fn set_timer(&mut self, delay: Duration, token: u64) -> Result<TimerKey, Refused> {
         self.env.arm(self.outlet, delay, self.meta.serial, token)
     }
 
@@ -421,6 +443,11 @@ pub(crate) const DISCONNECT: &str = "disconnect";
 /// the topic ends, whatever is in it.
 pub(crate) fn direct_event(topic: &str, event: &str) -> String {
     format!("phx_direct\0{}\0{topic}{event}", topic.len())
+}
+
+/// Whether an event is the protocol's own: clients act on `phx_close` and `phx_error`, so nobody's channel may send one.
+pub(crate) fn is_reserved(event: &str) -> bool {
+    event.starts_with("phx_")
 }
 
 /// Topic and event of [`direct_event`].

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::context::Assigns;
-use super::outlet::{Outlet, Sent, Service, TimerKey};
+use super::outlet::{Outlet, Refused, Sent, Service, TimerKey};
 use super::user_socket::UserSocket;
 use super::{Broadcast, Envelope, Json, Outgoing, Owner, Payload, Presence, Slot};
 use std::{mem, sync::Arc, time::Duration};
@@ -17,7 +17,7 @@ pub(super) struct Env {
     pub(super) watched: Vec<(Box<str>, u32)>,
     /// Topics that lost such a subscription in the running callback.
     pub(super) unwatched: Vec<Box<str>>,
-    /// Timers of channels that have not fired.
+    /// Timers of channels that have not fired, by number: the limit of the mount bounds them.
     timers: Vec<Timer>,
     next_timer: u64,
 }
@@ -110,18 +110,37 @@ impl Env {
         }
     }
 
-    pub(super) fn arm(&mut self, outlet: &mut dyn Outlet, delay: Duration, serial: u32, token: u64) -> TimerKey {
+    pub(super) fn arm(
+        &mut self,
+        outlet: &mut dyn Outlet,
+        delay: Duration,
+        serial: u32,
+        token: u64,
+    ) -> Result<TimerKey, Refused> {
+        if self.timers.len() >= self.mount.max_timers() {
+            return Err(Refused);
+        }
+        let (number, key) = self.clock(outlet, delay, serial)?;
+        self.timers.push(Timer { number, token, key, serial });
+        Ok(key)
+    }
+
+    /// A timer of the socket itself: its number is nobody else's.
+    pub(super) fn clock(
+        &mut self,
+        outlet: &mut dyn Outlet,
+        delay: Duration,
+        serial: u32,
+    ) -> Result<(u64, TimerKey), Refused> {
         let number = self.next_timer;
         self.next_timer += 1;
-        let key = outlet.set_timer(delay, serial, number);
-        self.timers.push(Timer { number, token, key, serial });
-        key
+        Ok((number, outlet.set_timer(delay, serial, number)?))
     }
 
     /// The token of a timer that is no more.
     pub(super) fn fired(&mut self, number: u64) -> Option<u64> {
-        let at = self.timers.iter().position(|timer| timer.number == number)?;
-        Some(self.timers.swap_remove(at).token)
+        let at = self.timers.binary_search_by_key(&number, |timer| timer.number).ok()?;
+        Some(self.timers.remove(at).token)
     }
 
     /// Cancels these timers: one that outlives its channel would cost memory until it is due.

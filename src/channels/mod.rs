@@ -38,7 +38,7 @@ pub use broadcast::Broadcast;
 pub use channel::{Channel, Info, Join, Outcome, Reason};
 pub use context::{Assigns, ChannelHandle, Ctx, JoinCtx, JoinRef, ReplyError, ReplyRef, Scratch};
 #[cfg(feature = "epoll")]
-pub(crate) use context::{DISCONNECT, direct_event};
+pub(crate) use context::{DISCONNECT, direct_event, is_reserved};
 pub use envelope::{Envelope, Outgoing, Slot};
 pub use outlet::{Address, Full, Letter, Outlet, Post, Refused, Sent, Service, TimerKey};
 pub use payload::{Json, OwnedPayload, Payload, PayloadError, ToPayload};

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::channel::{AnyChannel, Info, Join, Outcome, Reason};
-use super::context::{Assigns, Ctx, DISCONNECT, JoinCtx, PRESENCE_DIFF, read_direct_event};
+use super::context::{Assigns, Ctx, DISCONNECT, JoinCtx, PRESENCE_DIFF, is_reserved, read_direct_event};
 use super::env::{Env, Meta, publish};
 use super::outlet::{Content, Letter, Outlet, Sent, Service};
 use super::user_socket::UserSocket;
@@ -316,7 +316,6 @@ impl Socket {
         }
         self.env.disarm(outlet, |timer| timer.serial == joined.meta.serial);
         self.env.forget(joined.meta.serial); // what it subscribed to just now
-        outlet.forget_timers(joined.meta.serial);
         self.unwatch(outlet);
     }
 
@@ -338,6 +337,9 @@ impl Socket {
         let Broadcast { event, payload } = broadcast;
         if self.env.id.as_deref() == Some(topic) && self.addressed(outlet, event, payload) {
             return;
+        }
+        if is_reserved(event) {
+            return; // to the socket of another id: whoever listens on its topic is not meant
         }
         if let Some(at) = self.find(topic) {
             if self.env.mount.intercepts(self.channels[at].meta.route, event) {

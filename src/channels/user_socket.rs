@@ -11,12 +11,13 @@ pub struct UserSocket {
     routes: Vec<Route>,
     versions: Versions,
     max_channels: usize,
+    max_timers: usize,
 }
 
 impl UserSocket {
-    /// No channels yet; V1 and V2; 100 channels per socket.
+    /// No channels yet; V1 and V2; per socket 100 channels and 1,024 timers.
     pub fn new() -> Self {
-        UserSocket { routes: Vec::new(), versions: Versions::default(), max_channels: 100 }
+        UserSocket { routes: Vec::new(), versions: Versions::default(), max_channels: 100, max_timers: 1024 }
     }
 
     /// Topics that match `pattern` (exact, or a prefix and `*`) are served by what `make` makes, one value per join. The
@@ -42,6 +43,13 @@ impl UserSocket {
         self
     }
 
+    /// Timers that the channels of one socket may have set. Beyond: [`Ctx::set_timer`](super::Ctx::set_timer) says
+    /// [`Refused`](super::Refused). Default 1,024.
+    pub fn timers_max(mut self, max: usize) -> Self {
+        self.max_timers = max;
+        self
+    }
+
     /// The serializers, in the order of their indexes.
     #[cfg(feature = "epoll")]
     pub(crate) fn serializer_list(&self) -> impl Iterator<Item = &std::sync::Arc<dyn super::Serializer>> {
@@ -60,6 +68,10 @@ impl UserSocket {
 
     pub(super) fn max_channels(&self) -> usize {
         self.max_channels
+    }
+
+    pub(super) fn max_timers(&self) -> usize {
+        self.max_timers
     }
 
     pub(super) fn route(&self, topic: &str) -> Option<(u16, &Route)> {

@@ -1,7 +1,7 @@
 //! The fastlane: which encoding class a subscription has, and how a broadcast is encoded for each.
 #![forbid(unsafe_code)]
 
-use crate::channels::{Broadcast, Outgoing, Serializer, Service, UserSocket};
+use crate::channels::{Broadcast, Outgoing, Serializer, Service, UserSocket, is_reserved};
 use crate::engine::{Encoder, Encoding, Message};
 use std::collections::HashMap;
 use std::{fmt, sync::Arc};
@@ -60,6 +60,9 @@ impl Classes {
             tracing::warn!(topic, "a publication that is no broadcast went to the topic of channels");
             return Encoding::SKIP;
         };
+        if is_reserved(event) {
+            return Encoding::SKIP; // to the sockets of an id, not to who joined a topic of that name
+        }
         if kind.intercept.contains(&event) {
             return Encoding::DELIVER;
         }

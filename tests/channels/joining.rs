@@ -231,8 +231,8 @@ impl Outlet for Crowded {
 
     fn publish(&mut self, _: &str, _: bool, _: MessageKind, _: &[u8]) {}
 
-    fn set_timer(&mut self, _: Duration, _: u32, _: u64) -> TimerKey {
-        TimerKey(0)
+    fn set_timer(&mut self, _: Duration, _: u32, _: u64) -> Result<TimerKey, Refused> {
+        Err(Refused)
     }
 
     fn cancel_timer(&mut self, _: TimerKey) {}

@@ -1,7 +1,7 @@
 //! What channels send (PHOENIX.md §4.4): pushes, broadcasts, the intercepted and the watched, to one user, to none.
 #![forbid(unsafe_code)]
 
-use crate::{bye, close, exchange, heard, joined, kit, reply, tell};
+use crate::{Probe, Spy, bye, close, crash, exchange, heard, joined, kit, reply, tell};
 use serde_json::{Value, json};
 use wingbeat::channels::testing::Kit;
 use wingbeat::channels::{Assigns, UserSocket};
@@ -186,6 +186,48 @@ fn push_to_means_this_topic_whatever_is_in_its_name() {
         assert_eq!(messages.len(), 1);
         assert_eq!((&messages[0][2], &messages[0][3]), (&json!(topic), &json!("direct")));
     }
+}
+
+#[test]
+fn push_to_is_not_heard_by_who_joins_or_watches_the_topic_of_the_id() {
+    for v1 in [false, true] {
+        let spy = Spy::default();
+        let other = spy.clone();
+        let kit = Kit::new(UserSocket::new().channel("*", move || Probe::new(&other)));
+        let anna = kit.connect_as(Assigns::new(), Some("users:7"));
+        let mallory = if v1 { kit.connect_with("1.0.0") } else { kit.connect() };
+        anna.join("room:a", json!({})).expect("joined");
+        mallory.join("users:7", json!({})).expect("any route may match it");
+        mallory.join("room:b", json!({})).expect("joined");
+        anna.push("room:a", "push_to", json!({ "id": "users:7" }));
+        assert_eq!(heard(&anna), [json!(["1", null, "room:a", "direct", { "a": 1 }])]);
+        assert!(heard(&mallory).is_empty());
+        // Nor by her channel, when broadcasts come to the socket.
+        mallory.push("room:b", "subscribe", json!({ "topic": "users:7" }));
+        anna.push("room:a", "push_to", json!({ "id": "users:7" }));
+        assert!(heard(&mallory).is_empty() && spy.log().is_empty());
+        anna.push("room:a", "broadcast_to", json!({ "topic": "users:7" }));
+        assert_eq!((heard(&mallory).len(), spy.log().len()), (1, 1), "a broadcast is heard");
+    }
+}
+
+#[test]
+fn nobody_sends_an_event_of_the_protocol() {
+    for order in ["broadcast as", "push as", "push_to as"] {
+        for event in ["phx_close", "phx_error", "phx_direct\06\0room:asaid", "phx_"] {
+            let (kit, spy) = kit();
+            let (anna, bert) = (kit.connect_as(Assigns::new(), Some("users:anna")), kit.connect());
+            anna.join("room:a", json!({})).expect("joined");
+            bert.join("room:a", json!({})).expect("joined");
+            let order = json!(["1", "2", "room:a", order, { "id": "users:anna", "event": event }]);
+            assert_eq!(exchange(&bert, order), [bye("1", "room:a"), crash("1", "room:a")], "{event}");
+            assert!(heard(&anna).is_empty());
+            assert_eq!(spy.log(), ["room:a ends: crashed"]);
+        }
+    }
+    let (_kit, _, client) = joined();
+    let order = json!(["1", "2", "room:a", "broadcast as", { "event": "presence_diff" }]);
+    assert_eq!(exchange(&client, order).len(), 1, "those of presence are a convention");
 }
 
 #[test]

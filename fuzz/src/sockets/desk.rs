@@ -93,6 +93,7 @@ impl Desk {
         let Some(service) = self.subscriptions.get(topic) else { return };
         let Broadcast { event, payload } = Broadcast::read(*kind, bytes).expect("channels publish broadcasts");
         match service {
+            Service::Fastlane { .. } if event.starts_with("phx_") => {}
             Service::Fastlane { serializer, route } if *route != 1 || !["spied", "went"].contains(&event) => {
                 let (message, mut bytes) = (Outgoing::Broadcast { topic, event, payload }, Vec::new());
                 let serializers: [&dyn Serializer; 2] = [&V1, &V2];
@@ -133,10 +134,10 @@ impl Outlet for Desk {
         self.published.push(publication);
     }
 
-    fn set_timer(&mut self, _: Duration, serial: u32, token: u64) -> TimerKey {
+    fn set_timer(&mut self, _: Duration, serial: u32, token: u64) -> Result<TimerKey, Refused> {
         self.next_key += 1;
         self.timers.push((self.next_key, serial, token));
-        TimerKey(self.next_key)
+        Ok(TimerKey(self.next_key))
     }
 
     fn cancel_timer(&mut self, key: TimerKey) {
