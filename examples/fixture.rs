@@ -110,7 +110,7 @@ impl Channel for Room {
             "exit_normal" => return Outcome::Stop(Reason::Crashed),
             "disconnect_me" => {
                 let id = ctx.id().map(str::to_owned);
-                id.into_iter().for_each(|id| ctx.disconnect(&id));
+                id.into_iter().for_each(|id| _ = ctx.disconnect(&id));
             }
             "update" => {
                 let Ok(Tracked { key, meta }) = payload.parse() else { return Outcome::Unhandled };

@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::context::Assigns;
+use super::context::PRESENCE_DIFF;
+use super::log::{Seldom, brief};
 use super::outlet::{Outlet, Refused, Sent, Service, TimerKey};
 use super::user_socket::UserSocket;
-use super::{Broadcast, Envelope, Json, Outgoing, Owner, Payload, Presence, Slot};
+use super::{Broadcast, Diff, Envelope, Json, Outgoing, Owner, Payload, Presence, Slot};
 use std::{mem, sync::Arc, time::Duration};
 
 /// What all channels of a socket share.
@@ -47,7 +49,16 @@ pub(super) struct Meta {
 /// Where a channel is tracked: what it leaves when it ends.
 pub(super) struct Present {
     pub(super) owner: Owner,
-    pub(super) stores: Vec<Presence>,
+    pub(super) places: Vec<Place>,
+}
+
+/// A store that knows the channel, on one topic.
+pub(super) struct Place {
+    /// None: the channel's own.
+    pub(super) topic: Option<Box<str>>,
+    pub(super) store: Presence,
+    /// Keys that are tracked there.
+    pub(super) keys: usize,
 }
 
 impl Env {
@@ -63,7 +74,10 @@ impl Env {
         let sent = match self.mount.versions().serializer(self.serializer).encode(message, &mut bytes) {
             Ok(kind) => outlet.send(kind, &bytes),
             Err(error) => {
-                tracing::warn!(%error, "a message cannot be written");
+                static UNWRITABLE: Seldom = Seldom::new();
+                if let Some(times) = UNWRITABLE.turn() {
+                    tracing::warn!(%error, times, "a message cannot be written");
+                }
                 Sent::Invalid
             }
         };
@@ -167,6 +181,13 @@ impl Env {
     }
 }
 
+impl Present {
+    /// Where a store tracks the channel on this topic.
+    pub(super) fn place(&self, topic: Option<&str>, store: &Presence) -> Option<usize> {
+        self.places.iter().position(|place| place.topic.as_deref() == topic && place.store.is(store))
+    }
+}
+
 impl Meta {
     /// The `join_ref` of pushes and replies.
     pub(super) fn push_ref(&self) -> &Slot<'static> {
@@ -179,11 +200,34 @@ impl Meta {
     }
 }
 
-/// Publishes an event to the subscribers of a topic, or to all but this outlet's own.
-pub(super) fn publish(outlet: &mut dyn Outlet, topic: &str, all: bool, event: &str, payload: Payload<'_>) {
+/// Tells of all that a channel has been tracked as, which has ended.
+pub(super) fn untracked(outlet: &mut dyn Outlet, own: &str, present: &Present) {
+    for place in &present.places {
+        let topic = place.topic.as_deref().unwrap_or(own);
+        if let Some(diff) = place.store.untrack_owner(topic, present.owner) {
+            tell(outlet, &diff);
+        }
+    }
+}
+
+/// Broadcasts a diff.
+pub(super) fn tell(outlet: &mut dyn Outlet, diff: &Diff) {
+    static REFUSED: Seldom = Seldom::new();
+    let workers = publish(outlet, diff.topic(), true, PRESENCE_DIFF, diff.payload());
+    if workers > 0
+        && let Some(times) = REFUSED.turn()
+    {
+        let topic = brief(diff.topic());
+        tracing::warn!(topic, workers, times, "workers had no room for a presence diff: their clients miss it");
+    }
+}
+
+/// Publishes an event to the subscribers of a topic, or to all but this outlet's own. How many workers refused it.
+pub(super) fn publish(outlet: &mut dyn Outlet, topic: &str, all: bool, event: &str, payload: Payload<'_>) -> u32 {
     let mut bytes = mem::take(&mut outlet.scratch().message);
     bytes.clear();
     let kind = Broadcast { event, payload }.write(&mut bytes);
-    outlet.publish(topic, all, kind, &bytes);
+    let refused = outlet.publish(topic, all, kind, &bytes);
     outlet.scratch().message = bytes;
+    refused
 }

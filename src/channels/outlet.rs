@@ -21,8 +21,8 @@ pub trait Outlet {
     fn unsubscribe(&mut self, topic: &str);
 
     /// Publishes what [`Broadcast::write`](super::Broadcast::write) made, to all subscribers, or to all but this
-    /// outlet's own.
-    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]);
+    /// outlet's own. How many workers had no room for it: their subscribers miss it.
+    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) -> u32;
 
     /// Calls [`Socket::timer`](super::Socket::timer) with `serial` and `token` after `delay`. The socket keeps its timers
     /// within the limit of its mount, and cancels each that has not fired when its channel ends.
@@ -60,6 +60,8 @@ pub enum Sent {
     High,
     /// The connection is closing; the message is lost.
     Closing,
+    /// Of a broadcast: so many workers had no room for it, and their clients miss it.
+    Refused(u32),
     /// It could not be written: a push or broadcast whose payload is no object or whose event begins with `phx_`, bytes
     /// on a format that has none, or a payload that cannot be serialized. The channel crashes after this callback.
     Invalid,

@@ -53,12 +53,13 @@ impl Outlet for Line<'_, '_> {
         self.conn.unsubscribe(topic);
     }
 
-    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) {
+    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) -> u32 {
         let message = Message { kind, payload: bytes };
-        let _ = match all {
+        let published = match all {
             true => self.conn.publish(topic, message),
             false => self.conn.publish_from(topic, message),
         };
+        published.refused
     }
 
     fn set_timer(&mut self, delay: Duration, serial: u32, token: u64) -> Result<TimerKey, Refused> {
@@ -109,8 +110,8 @@ impl Outlet for Gone<'_, '_> {
 
     fn unsubscribe(&mut self, _: &str) {}
 
-    fn publish(&mut self, topic: &str, _: bool, kind: MessageKind, bytes: &[u8]) {
-        let _ = self.scope.publish(topic, Message { kind, payload: bytes });
+    fn publish(&mut self, topic: &str, _: bool, kind: MessageKind, bytes: &[u8]) -> u32 {
+        self.scope.publish(topic, Message { kind, payload: bytes }).refused
     }
 
     fn set_timer(&mut self, _: Duration, _: u32, _: u64) -> Result<TimerKey, Refused> {

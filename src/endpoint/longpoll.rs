@@ -269,7 +269,7 @@ impl Outlet for Wire<'_, '_> {
 
     /// What the session's own client is to get goes there at once: a listener hears after the callback, when a reply to
     /// the same message would be there already.
-    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) {
+    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) -> u32 {
         let message = Message { kind, payload: bytes };
         let own = self.state.served.get(topic).filter(|_| all).copied();
         let mut written = Vec::new();
@@ -277,10 +277,11 @@ impl Outlet for Wire<'_, '_> {
         if let Some(kind) = frame {
             let _ = self.send(kind, &written);
         }
-        let _ = match all && frame.is_none() {
+        let published = match all && frame.is_none() {
             true => self.scope.publish(topic, message),
             false => self.scope.publish_from_listener(self.state.listener, topic, message),
         };
+        published.refused
     }
 
     fn set_timer(&mut self, delay: Duration, serial: u32, token: u64) -> Result<TimerKey, Refused> {

@@ -126,12 +126,13 @@ impl Outlet for Desk {
         self.subscriptions.remove(topic);
     }
 
-    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) {
+    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) -> u32 {
         let mut publication = Publication::new(topic, kind, bytes);
         if all {
             self.deliver(&mut publication);
         }
         self.published.push(publication);
+        0
     }
 
     fn set_timer(&mut self, _: Duration, serial: u32, token: u64) -> Result<TimerKey, Refused> {

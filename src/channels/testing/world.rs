@@ -231,12 +231,13 @@ impl Outlet for Desk {
         self.subscriptions.remove(topic);
     }
 
-    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) {
+    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) -> u32 {
         let mut to = Vec::new();
         if all {
             self.deliver(topic, kind, bytes, &mut to);
         }
         self.published.push(Publication { topic: topic.to_owned(), kind, bytes: bytes.to_vec(), to });
+        0
     }
 
     fn set_timer(&mut self, delay: Duration, serial: u32, token: u64) -> Result<TimerKey, Refused> {
