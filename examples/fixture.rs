@@ -101,7 +101,7 @@ impl Channel for Room {
             }
             "async_timer" => {
                 self.replies.extend(ctx.reply_to());
-                ctx.set_timer(Duration::from_millis(50), 0);
+                ctx.set_timer(Duration::from_millis(50), 0).expect("a socket has room for a timer");
             }
             "crash" => panic!("a callback that crashes"),
             "stop_normal" => return Outcome::Stop(Reason::Normal),
@@ -110,7 +110,7 @@ impl Channel for Room {
             "exit_normal" => return Outcome::Stop(Reason::Crashed),
             "disconnect_me" => {
                 let id = ctx.id().map(str::to_owned);
-                id.into_iter().for_each(|id| ctx.disconnect(&id));
+                id.into_iter().for_each(|id| _ = ctx.disconnect(&id));
             }
             "update" => {
                 let Ok(Tracked { key, meta }) = payload.parse() else { return Outcome::Unhandled };

@@ -25,8 +25,13 @@
 //!         Join::Ok
 //!     }
 //!     fn handle_in(&mut self, ctx: &mut Ctx<'_>, event: &str, payload: Payload<'_>) -> Outcome {
-//!         ctx.broadcast(event, payload);
-//!         Outcome::NoReply
+//!         match event {
+//!             "post" => {
+//!                 ctx.broadcast("post", payload);
+//!                 Outcome::NoReply
+//!             }
+//!             _ => Outcome::Unhandled,
+//!         }
 //!     }
 //! }
 //!

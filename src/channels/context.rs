@@ -1,18 +1,17 @@
-//! What a channel's callbacks act through: [`Ctx`], [`JoinCtx`], and the references that other threads may hold.
+//! What a channel's callbacks act through: [`Ctx`] and [`JoinCtx`].
 #![forbid(unsafe_code)]
 
-use super::env::{Env, Meta, Present, publish};
-use super::outlet::{Address, Content, Full, LateReply, Outlet, Refused, Sent, Service, TimerKey};
-use super::{
-    Diff, Outgoing, OwnedPayload, Owner, Payload, PayloadError, PhxRef, Presence, Slot, ToPayload, TrackError,
-};
+use super::env::{Env, Meta, Place, Present, publish, tell};
+use super::outlet::{Outlet, Refused, Sent, Service, TimerKey};
+use super::refs::{ChannelHandle, JoinRef, ReplyRef};
+use super::{Json, Outgoing, Owner, Payload, PhxRef, Presence, Slot, ToPayload, TrackError};
 use serde::Serialize;
 use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::{error, fmt, mem, time::Duration};
+use std::sync::atomic::AtomicBool;
+use std::{fmt, mem, time::Duration};
 
 /// Buffers of a worker for what is being written.
 #[derive(Debug, Default)]
@@ -102,6 +101,9 @@ impl Ctx<'_> {
 
     /// Sends an event to this client. The payload is an object or bytes.
     pub fn push(&mut self, event: &str, payload: impl ToPayload) -> Sent {
+        if is_reserved(event) {
+            return self.invalid();
+        }
         self.with_payload(payload, |ctx, payload| {
             let (join_ref, reference) = (ctx.meta.push_ref(), &Slot::NULL);
             let message = Outgoing::Push { join_ref, reference, topic: &ctx.meta.topic, event, payload };
@@ -112,34 +114,51 @@ impl Ctx<'_> {
     /// Sends an event to all who have joined this topic, this client included, on all workers. It is encoded once per
     /// serializer that is in use.
     pub fn broadcast(&mut self, event: &str, payload: impl ToPayload) -> Sent {
-        self.publish(None, true, event, payload)
+        self.announce(None, true, event, payload)
     }
 
     /// As [`Ctx::broadcast`], to all but this client.
     pub fn broadcast_from(&mut self, event: &str, payload: impl ToPayload) -> Sent {
-        self.publish(None, false, event, payload)
+        self.announce(None, false, event, payload)
     }
 
     /// Sends an event to all who have joined another topic.
     pub fn broadcast_to(&mut self, topic: &str, event: &str, payload: impl ToPayload) -> Sent {
-        self.publish(Some(topic), true, event, payload)
+        self.announce(Some(topic), true, event, payload)
     }
 
     /// Sends an event to one user: every socket of this id that has joined this topic.
     pub fn push_to(&mut self, id: &str, event: &str, payload: impl ToPayload) -> Sent {
+        if is_reserved(event) {
+            return self.invalid();
+        }
         let event = direct_event(&self.meta.topic, event);
         self.publish(Some(id), true, &event, payload)
     }
 
     /// Closes every connection of the sockets of this id, with 1001: its users connect again.
-    pub fn disconnect(&mut self, id: &str) {
-        self.publish(Some(id), true, DISCONNECT, Payload::EMPTY);
+    pub fn disconnect(&mut self, id: &str) -> Sent {
+        self.publish(Some(id), true, DISCONNECT, Payload::EMPTY)
+    }
+
+    fn announce(&mut self, topic: Option<&str>, all: bool, event: &str, payload: impl ToPayload) -> Sent {
+        if is_reserved(event) {
+            return self.invalid();
+        }
+        self.publish(topic, all, event, payload)
+    }
+
+    fn invalid(&mut self) -> Sent {
+        self.meta.failed = true;
+        Sent::Invalid
     }
 
     fn publish(&mut self, topic: Option<&str>, all: bool, event: &str, payload: impl ToPayload) -> Sent {
         self.with_payload(payload, |ctx, payload| {
-            publish(ctx.outlet, topic.unwrap_or(&ctx.meta.topic), all, event, payload);
-            Sent::Queued
+            match publish(ctx.outlet, topic.unwrap_or(&ctx.meta.topic), all, event, payload) {
+                0 => Sent::Queued,
+                refused => Sent::Refused(refused),
+            }
         })
     }
 
@@ -185,7 +204,11 @@ impl Ctx<'_> {
 
     /// Calls [`handle_info`](super::Channel::handle_info) with [`Info::Timer`](super::Info::Timer) after `delay`, if the
     /// channel is still there.
-    pub fn set_timer(&mut self, delay: Duration, token: u64) -> TimerKey {
+    ///
+    /// # Errors
+    /// The socket has as many timers as [`UserSocket::timers_max`](super::UserSocket::timers_max) allows, or its
+    /// connection is over: no timer was set.
+    pub fn set_timer(&mut self, delay: Duration, token: u64) -> Result<TimerKey, Refused> {
         self.env.arm(self.outlet, delay, self.meta.serial, token)
     }
 
@@ -219,13 +242,41 @@ impl Ctx<'_> {
         key: &str,
         meta: &(impl Serialize + ?Sized),
     ) -> Result<PhxRef, TrackError> {
+        self.track_at(None, presence, key, meta)
+    }
+
+    /// As [`Ctx::track`], on another topic, whose members are told. It too ends with this channel.
+    ///
+    /// # Errors
+    /// [`TrackError`]; nothing has changed.
+    pub fn track_on(
+        &mut self,
+        topic: &str,
+        presence: &Presence,
+        key: &str,
+        meta: &(impl Serialize + ?Sized),
+    ) -> Result<PhxRef, TrackError> {
+        self.track_at(Some(topic).filter(|topic| **topic != *self.meta.topic), presence, key, meta)
+    }
+
+    fn track_at(
+        &mut self,
+        topic: Option<&str>,
+        presence: &Presence,
+        key: &str,
+        meta: &(impl Serialize + ?Sized),
+    ) -> Result<PhxRef, TrackError> {
         let present =
-            self.meta.present.get_or_insert_with(|| Box::new(Present { owner: Owner::next(), stores: vec![] }));
-        let (reference, diff) = presence.track(&self.meta.topic, present.owner, key, meta)?;
-        if !present.stores.iter().any(|store| store.is(presence)) {
-            present.stores.push(presence.clone());
+            self.meta.present.get_or_insert_with(|| Box::new(Present { owner: Owner::next(), places: vec![] }));
+        let (reference, diff) = presence.track(topic.unwrap_or(&self.meta.topic), present.owner, key, meta)?;
+        match present.place(topic, presence) {
+            Some(at) => present.places[at].keys += 1,
+            None => {
+                let (topic, store) = (topic.map(Box::from), presence.clone());
+                present.places.push(Place { topic, store, keys: 1 });
+            }
         }
-        self.tell(&diff);
+        tell(self.outlet, &diff);
         Ok(reference)
     }
 
@@ -239,22 +290,45 @@ impl Ctx<'_> {
         key: &str,
         meta: &(impl Serialize + ?Sized),
     ) -> Result<PhxRef, TrackError> {
+        self.update_with(presence, key, |_| meta)
+    }
+
+    /// As [`Ctx::update`], from the meta that is there (its `phx_ref` may stay in it, it is replaced).
+    ///
+    /// # Errors
+    /// [`TrackError`]; nothing has changed.
+    pub fn update_with<M: Serialize>(
+        &mut self,
+        presence: &Presence,
+        key: &str,
+        change: impl FnOnce(Json<'_>) -> M,
+    ) -> Result<PhxRef, TrackError> {
         let present = self.meta.present.as_ref().ok_or(TrackError::NotTracked)?;
-        let (reference, diff) = presence.update(&self.meta.topic, present.owner, key, meta)?;
-        self.tell(&diff);
+        let (reference, diff) = presence.update_with(&self.meta.topic, present.owner, key, change)?;
+        tell(self.outlet, &diff);
         Ok(reference)
     }
 
     /// Ends what [`Ctx::track`] began; false if this channel does not track the key.
     pub fn untrack(&mut self, presence: &Presence, key: &str) -> bool {
-        let Some(present) = &self.meta.present else { return false };
-        let Some(diff) = presence.untrack(&self.meta.topic, present.owner, key) else { return false };
-        self.tell(&diff);
-        true
+        self.untrack_at(None, presence, key)
     }
 
-    fn tell(&mut self, diff: &Diff) {
-        publish(self.outlet, &self.meta.topic, true, PRESENCE_DIFF, diff.payload());
+    /// Ends what [`Ctx::track_on`] began; false if this channel does not track the key there.
+    pub fn untrack_on(&mut self, topic: &str, presence: &Presence, key: &str) -> bool {
+        self.untrack_at(Some(topic).filter(|topic| **topic != *self.meta.topic), presence, key)
+    }
+
+    fn untrack_at(&mut self, topic: Option<&str>, presence: &Presence, key: &str) -> bool {
+        let Some(present) = &mut self.meta.present else { return false };
+        let Some(at) = present.place(topic, presence) else { return false };
+        let Some(diff) = presence.untrack(topic.unwrap_or(&self.meta.topic), present.owner, key) else { return false };
+        present.places[at].keys -= 1;
+        if present.places[at].keys == 0 {
+            present.places.swap_remove(at);
+        }
+        tell(self.outlet, &diff);
+        true
     }
 
     /// Ends [`Ctx::subscribe`].
@@ -312,105 +386,6 @@ impl fmt::Debug for JoinCtx<'_> {
     }
 }
 
-/// What is needed to answer a message later, from any thread, even after its channel has ended.
-#[derive(Clone, Debug)]
-pub struct ReplyRef {
-    address: Address,
-    join_ref: Slot<'static>,
-    reference: Slot<'static>,
-    topic: Box<str>,
-}
-
-impl ReplyRef {
-    /// Sends the reply. It is dropped if the connection is gone by then.
-    ///
-    /// # Errors
-    /// The payload cannot be serialized, or the worker has no room for more mail.
-    pub fn reply(&self, status: &str, payload: impl ToPayload) -> Result<(), ReplyError> {
-        let response = OwnedPayload::new(payload).map_err(ReplyError::Payload)?;
-        let (join_ref, reference, topic) = (self.join_ref.clone(), self.reference.clone(), self.topic.clone());
-        let reply = LateReply { join_ref, reference, topic, status: status.into(), response };
-        self.address.send(Content::Reply(Box::new(reply))).map_err(|Full| ReplyError::Full)
-    }
-
-    /// As [`ReplyRef::reply`], with the status `ok`.
-    pub fn ok(&self, payload: impl ToPayload) -> Result<(), ReplyError> {
-        self.reply("ok", payload)
-    }
-}
-
-/// Why a late answer was not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ReplyError {
-    /// The payload cannot be sent; a retry makes no sense.
-    Payload(PayloadError),
-    /// The worker has no room for more mail; a later try makes sense.
-    Full,
-}
-
-/// What is needed to answer a join later, from any thread. Dropped without an answer, the join has failed.
-#[derive(Debug)]
-pub struct JoinRef {
-    address: Address,
-    pub(super) serial: u32,
-    answered: AtomicBool,
-}
-
-impl JoinRef {
-    /// The client may join: `ok` with a payload. Only the first answer counts.
-    ///
-    /// # Errors
-    /// As [`ReplyRef::reply`].
-    pub fn ok(&self, payload: impl ToPayload) -> Result<(), ReplyError> {
-        let payload = OwnedPayload::new(payload).map_err(ReplyError::Payload)?;
-        self.answer(Ok(payload))
-    }
-
-    /// The client may not join: `error` with a payload. Only the first answer counts.
-    ///
-    /// # Errors
-    /// As [`ReplyRef::reply`].
-    pub fn refuse(&self, payload: impl ToPayload) -> Result<(), ReplyError> {
-        let payload = OwnedPayload::new(payload).map_err(ReplyError::Payload)?;
-        self.answer(Err(payload))
-    }
-
-    fn answer(&self, answer: Result<OwnedPayload, OwnedPayload>) -> Result<(), ReplyError> {
-        self.address
-            .send(Content::Join { serial: self.serial, answer: Some(answer) })
-            .map_err(|Full| ReplyError::Full)?;
-        self.answered.store(true, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
-impl Drop for JoinRef {
-    fn drop(&mut self) {
-        if !*self.answered.get_mut() {
-            let _ = self.address.send(Content::Join { serial: self.serial, answer: None });
-        }
-    }
-}
-
-/// Sends messages to one channel from any thread.
-#[derive(Clone, Debug)]
-pub struct ChannelHandle {
-    address: Address,
-    serial: u32,
-}
-
-impl ChannelHandle {
-    /// Calls [`handle_info`](super::Channel::handle_info) with [`Info::Message`](super::Info::Message). Dropped if the
-    /// channel is gone by then.
-    ///
-    /// # Errors
-    /// [`Full`]: the worker has no room for more mail.
-    pub fn send(&self, message: impl Any + Send) -> Result<(), Full> {
-        self.address.send(Content::Info { serial: self.serial, message: Box::new(message) })
-    }
-}
-
 /// The event that tells who came and who went.
 pub(super) const PRESENCE_DIFF: &str = "presence_diff";
 
@@ -423,19 +398,13 @@ pub(crate) fn direct_event(topic: &str, event: &str) -> String {
     format!("phx_direct\0{}\0{topic}{event}", topic.len())
 }
 
+/// Whether an event is the protocol's own: clients act on `phx_close` and `phx_error`, so nobody's channel may send one.
+pub(crate) fn is_reserved(event: &str) -> bool {
+    event.starts_with("phx_")
+}
+
 /// Topic and event of [`direct_event`].
 pub(super) fn read_direct_event(event: &str) -> Option<(&str, &str)> {
     let (len, rest) = event.strip_prefix("phx_direct\0")?.split_once('\0')?;
     rest.split_at_checked(len.parse().ok()?)
 }
-
-impl fmt::Display for ReplyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ReplyError::Payload(error) => error.fmt(f),
-            ReplyError::Full => Full.fmt(f),
-        }
-    }
-}
-
-impl error::Error for ReplyError {}

@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::context::Assigns;
-use super::outlet::{Outlet, Sent, Service, TimerKey};
+use super::context::PRESENCE_DIFF;
+use super::log::{Seldom, brief};
+use super::outlet::{Outlet, Refused, Sent, Service, TimerKey};
 use super::user_socket::UserSocket;
-use super::{Broadcast, Envelope, Json, Outgoing, Owner, Payload, Presence, Slot};
+use super::{Broadcast, Diff, Envelope, Json, Outgoing, Owner, Payload, Presence, Slot};
 use std::{mem, sync::Arc, time::Duration};
 
 /// What all channels of a socket share.
@@ -17,7 +19,7 @@ pub(super) struct Env {
     pub(super) watched: Vec<(Box<str>, u32)>,
     /// Topics that lost such a subscription in the running callback.
     pub(super) unwatched: Vec<Box<str>>,
-    /// Timers of channels that have not fired.
+    /// Timers of channels that have not fired, by number: the limit of the mount bounds them.
     timers: Vec<Timer>,
     next_timer: u64,
 }
@@ -47,7 +49,16 @@ pub(super) struct Meta {
 /// Where a channel is tracked: what it leaves when it ends.
 pub(super) struct Present {
     pub(super) owner: Owner,
-    pub(super) stores: Vec<Presence>,
+    pub(super) places: Vec<Place>,
+}
+
+/// A store that knows the channel, on one topic.
+pub(super) struct Place {
+    /// None: the channel's own.
+    pub(super) topic: Option<Box<str>>,
+    pub(super) store: Presence,
+    /// Keys that are tracked there.
+    pub(super) keys: usize,
 }
 
 impl Env {
@@ -63,7 +74,10 @@ impl Env {
         let sent = match self.mount.versions().serializer(self.serializer).encode(message, &mut bytes) {
             Ok(kind) => outlet.send(kind, &bytes),
             Err(error) => {
-                tracing::warn!(%error, "a message cannot be written");
+                static UNWRITABLE: Seldom = Seldom::new();
+                if let Some(times) = UNWRITABLE.turn() {
+                    tracing::warn!(%error, times, "a message cannot be written");
+                }
                 Sent::Invalid
             }
         };
@@ -110,18 +124,37 @@ impl Env {
         }
     }
 
-    pub(super) fn arm(&mut self, outlet: &mut dyn Outlet, delay: Duration, serial: u32, token: u64) -> TimerKey {
+    pub(super) fn arm(
+        &mut self,
+        outlet: &mut dyn Outlet,
+        delay: Duration,
+        serial: u32,
+        token: u64,
+    ) -> Result<TimerKey, Refused> {
+        if self.timers.len() >= self.mount.max_timers() {
+            return Err(Refused);
+        }
+        let (number, key) = self.clock(outlet, delay, serial)?;
+        self.timers.push(Timer { number, token, key, serial });
+        Ok(key)
+    }
+
+    /// A timer of the socket itself: its number is nobody else's.
+    pub(super) fn clock(
+        &mut self,
+        outlet: &mut dyn Outlet,
+        delay: Duration,
+        serial: u32,
+    ) -> Result<(u64, TimerKey), Refused> {
         let number = self.next_timer;
         self.next_timer += 1;
-        let key = outlet.set_timer(delay, serial, number);
-        self.timers.push(Timer { number, token, key, serial });
-        key
+        Ok((number, outlet.set_timer(delay, serial, number)?))
     }
 
     /// The token of a timer that is no more.
     pub(super) fn fired(&mut self, number: u64) -> Option<u64> {
-        let at = self.timers.iter().position(|timer| timer.number == number)?;
-        Some(self.timers.swap_remove(at).token)
+        let at = self.timers.binary_search_by_key(&number, |timer| timer.number).ok()?;
+        Some(self.timers.remove(at).token)
     }
 
     /// Cancels these timers: one that outlives its channel would cost memory until it is due.
@@ -148,6 +181,13 @@ impl Env {
     }
 }
 
+impl Present {
+    /// Where a store tracks the channel on this topic.
+    pub(super) fn place(&self, topic: Option<&str>, store: &Presence) -> Option<usize> {
+        self.places.iter().position(|place| place.topic.as_deref() == topic && place.store.is(store))
+    }
+}
+
 impl Meta {
     /// The `join_ref` of pushes and replies.
     pub(super) fn push_ref(&self) -> &Slot<'static> {
@@ -160,11 +200,34 @@ impl Meta {
     }
 }
 
-/// Publishes an event to the subscribers of a topic, or to all but this outlet's own.
-pub(super) fn publish(outlet: &mut dyn Outlet, topic: &str, all: bool, event: &str, payload: Payload<'_>) {
+/// Tells of all that a channel has been tracked as, which has ended.
+pub(super) fn untracked(outlet: &mut dyn Outlet, own: &str, present: &Present) {
+    for place in &present.places {
+        let topic = place.topic.as_deref().unwrap_or(own);
+        if let Some(diff) = place.store.untrack_owner(topic, present.owner) {
+            tell(outlet, &diff);
+        }
+    }
+}
+
+/// Broadcasts a diff.
+pub(super) fn tell(outlet: &mut dyn Outlet, diff: &Diff) {
+    static REFUSED: Seldom = Seldom::new();
+    let workers = publish(outlet, diff.topic(), true, PRESENCE_DIFF, diff.payload());
+    if workers > 0
+        && let Some(times) = REFUSED.turn()
+    {
+        let topic = brief(diff.topic());
+        tracing::warn!(topic, workers, times, "workers had no room for a presence diff: their clients miss it");
+    }
+}
+
+/// Publishes an event to the subscribers of a topic, or to all but this outlet's own. How many workers refused it.
+pub(super) fn publish(outlet: &mut dyn Outlet, topic: &str, all: bool, event: &str, payload: Payload<'_>) -> u32 {
     let mut bytes = mem::take(&mut outlet.scratch().message);
     bytes.clear();
     let kind = Broadcast { event, payload }.write(&mut bytes);
-    outlet.publish(topic, all, kind, &bytes);
+    let refused = outlet.publish(topic, all, kind, &bytes);
     outlet.scratch().message = bytes;
+    refused
 }

@@ -100,6 +100,14 @@ impl Slot<'_> {
         matches!(self, Slot::Null)
     }
 
+    /// Bytes of its text.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Slot::Null => 0,
+            Slot::Text(text) | Slot::Other(text) => text.len(),
+        }
+    }
+
     /// The same, owning what it holds.
     pub fn into_owned(self) -> Slot<'static> {
         match self {

@@ -20,9 +20,11 @@ mod json_read;
 mod json_write;
 #[cfg(feature = "jwt")]
 pub mod jwt;
+mod log;
 mod outlet;
 mod payload;
 pub mod presence;
+mod refs;
 mod router;
 mod serializer;
 mod socket;
@@ -36,13 +38,16 @@ mod versions;
 
 pub use broadcast::Broadcast;
 pub use channel::{Channel, Info, Join, Outcome, Reason};
-pub use context::{Assigns, ChannelHandle, Ctx, JoinCtx, JoinRef, ReplyError, ReplyRef, Scratch};
+pub use context::{Assigns, Ctx, JoinCtx, Scratch};
 #[cfg(feature = "epoll")]
-pub(crate) use context::{DISCONNECT, direct_event};
+pub(crate) use context::{DISCONNECT, direct_event, is_reserved};
 pub use envelope::{Envelope, Outgoing, Slot};
+#[cfg(feature = "epoll")]
+pub(crate) use log::{Seldom, brief};
 pub use outlet::{Address, Full, Letter, Outlet, Post, Refused, Sent, Service, TimerKey};
 pub use payload::{Json, OwnedPayload, Payload, PayloadError, ToPayload};
 pub use presence::{Diff, Owner, PhxRef, Presence, TrackError};
+pub use refs::{ChannelHandle, JoinRef, ReplyError, ReplyRef};
 pub use serializer::{DecodeError, EncodeError, Serializer};
 pub use socket::Socket;
 pub use user_socket::UserSocket;

@@ -21,19 +21,18 @@ pub trait Outlet {
     fn unsubscribe(&mut self, topic: &str);
 
     /// Publishes what [`Broadcast::write`](super::Broadcast::write) made, to all subscribers, or to all but this
-    /// outlet's own.
-    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]);
+    /// outlet's own. How many workers had no room for it: their subscribers miss it.
+    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) -> u32;
 
-    /// Calls [`Socket::timer`](super::Socket::timer) with `serial` and `token` after `delay`.
-    fn set_timer(&mut self, delay: Duration, serial: u32, token: u64) -> TimerKey;
+    /// Calls [`Socket::timer`](super::Socket::timer) with `serial` and `token` after `delay`. The socket keeps its timers
+    /// within the limit of its mount, and cancels each that has not fired when its channel ends.
+    ///
+    /// # Errors
+    /// It could not fire: the connection is over.
+    fn set_timer(&mut self, delay: Duration, serial: u32, token: u64) -> Result<TimerKey, Refused>;
 
     /// Forgets a timer.
     fn cancel_timer(&mut self, key: TimerKey);
-
-    /// Forgets all timers of a channel: it has ended. By default they fire, and find nobody.
-    fn forget_timers(&mut self, serial: u32) {
-        let _ = serial;
-    }
 
     /// Holds back what the client sends from now on, in order, until [`Outlet::release`].
     fn hold(&mut self);
@@ -61,8 +60,10 @@ pub enum Sent {
     High,
     /// The connection is closing; the message is lost.
     Closing,
-    /// It could not be written: a push or broadcast whose payload is no object, bytes on a format that has none, or a
-    /// payload that cannot be serialized. The channel crashes after this callback.
+    /// Of a broadcast: so many workers had no room for it, and their clients miss it.
+    Refused(u32),
+    /// It could not be written: a push or broadcast whose payload is no object or whose event begins with `phx_`, bytes
+    /// on a format that has none, or a payload that cannot be serialized. The channel crashes after this callback.
     Invalid,
 }
 
@@ -80,7 +81,7 @@ pub enum Service {
     Socket,
 }
 
-/// The server has no room for another subscription.
+/// There is no room for another subscription, or another timer: a limit was reached, or the connection is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
 
@@ -167,7 +168,7 @@ impl fmt::Debug for Address {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the server has no room for another subscription")
+        f.write_str("no room for another subscription or timer")
     }
 }
 

@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::channel::{AnyChannel, Info, Join, Outcome, Reason};
-use super::context::{Assigns, Ctx, DISCONNECT, JoinCtx, PRESENCE_DIFF, read_direct_event};
-use super::env::{Env, Meta, publish};
-use super::outlet::{Content, Letter, Outlet, Sent, Service};
+use super::context::{Assigns, Ctx, DISCONNECT, JoinCtx, is_reserved, read_direct_event};
+use super::env::{Env, Meta, untracked};
+use super::log::{Seldom, brief, panicked};
+use super::outlet::{Content, Letter, Outlet, Refused, Sent, Service, TimerKey};
 use super::user_socket::UserSocket;
 use super::{Broadcast, Envelope, Json, Outgoing, OwnedPayload, Payload, Slot};
 use crate::proto::{CloseCode, MessageKind};
@@ -16,7 +17,7 @@ use std::{fmt, mem, sync::Arc};
 pub struct Socket {
     env: Env,
     channels: Vec<Joined>,
-    pending: Option<Box<(Pending, Box<dyn AnyChannel>)>>,
+    waiting: Option<Box<Waiting>>,
     next_serial: u32,
 }
 
@@ -26,6 +27,15 @@ struct Joined {
 }
 
 /// A join that is answered later.
+struct Waiting {
+    pending: Pending,
+    channel: Box<dyn AnyChannel>,
+    /// What fires when nobody answers.
+    number: u64,
+    clock: TimerKey,
+}
+
+/// A join until its reply.
 struct Pending {
     meta: Meta,
     reference: Slot<'static>,
@@ -39,18 +49,17 @@ impl Socket {
     pub fn new(mount: Arc<UserSocket>, serializer: u8, assigns: Assigns, id: Option<String>) -> Socket {
         let id = id.map(String::into_boxed_str);
         let env = Env::new(mount, serializer, assigns, id);
-        Socket { env, channels: Vec::new(), pending: None, next_serial: 0 }
+        Socket { env, channels: Vec::new(), waiting: None, next_serial: 0 }
     }
 
-    /// To be called once, before anything else.
+    /// To be called once, before anything else. Without room for the subscription to the socket's id, the connection is
+    /// closed with 1013.
     pub fn open(&mut self, outlet: &mut dyn Outlet) {
         if let Some(id) = &self.env.id
             && outlet.subscribe(id, Service::Socket).is_err()
         {
-            tracing::warn!(
-                id = &**id,
-                "no room for the subscription to a socket's id: it cannot be disconnected by id"
-            );
+            tracing::debug!(id = &**id, "no room for the subscription to a socket's id");
+            outlet.close(CloseCode::TRY_AGAIN_LATER); // it could not be disconnected by id
         }
     }
 
@@ -83,6 +92,11 @@ impl Socket {
         };
         if topic == "phoenix" && event == "heartbeat" {
             return self.env.answer(outlet, &Slot::NULL, envelope, "ok", Payload::EMPTY);
+        }
+        let refs = [&envelope.join_ref, &envelope.reference];
+        if event == "phx_join" && refs.iter().any(|slot| slot.size() > UserSocket::REF_BYTES) {
+            tracing::debug!(topic = brief(topic), "the refs of a client's join are too long");
+            return outlet.close(CloseCode::INTERNAL);
         }
         match (self.find(topic), event) {
             (None, "phx_join") => self.join(outlet, topic, envelope, None),
@@ -126,7 +140,7 @@ impl Socket {
     ) {
         let mount = Arc::clone(&self.env.mount);
         let Some((index, route)) = mount.route(topic) else {
-            tracing::warn!(topic, "a client wants to join a topic that no route matches");
+            tracing::debug!(topic = brief(topic), "a client wants to join a topic that no route matches");
             self.unmatched(outlet, envelope);
             return self.env.replaced(outlet, replaced);
         };
@@ -154,10 +168,25 @@ impl Socket {
             Some((Join::Reply(reply), channel)) => self.admit(outlet, pending, channel, reply.as_payload()),
             Some((Join::Refuse(why), _)) => self.refuse(outlet, pending, why.as_payload()),
             Some((Join::Later, channel)) if later.get() => {
-                self.pending = Some(Box::new((pending, channel)));
+                self.wait(outlet, pending, channel);
+            }
+            Some((Join::Later, _)) => self.refuse(outlet, pending, join_crashed()),
+            None => {
+                panicked(topic, "join");
+                self.refuse(outlet, pending, join_crashed());
+            }
+        }
+    }
+
+    /// Holds the connection until somebody answers the join, or the time for it is up.
+    fn wait(&mut self, outlet: &mut dyn Outlet, pending: Pending, channel: Box<dyn AnyChannel>) {
+        let patience = self.env.mount.join_patience();
+        match self.env.clock(outlet, patience, pending.meta.serial) {
+            Ok((number, clock)) => {
+                self.waiting = Some(Box::new(Waiting { pending, channel, number, clock }));
                 outlet.hold();
             }
-            Some((Join::Later, _)) | None => self.refuse(outlet, pending, join_crashed()),
+            Err(Refused) => self.refuse(outlet, pending, join_crashed()),
         }
     }
 
@@ -165,7 +194,7 @@ impl Socket {
     fn admit(&mut self, outlet: &mut dyn Outlet, pending: Pending, channel: Box<dyn AnyChannel>, reply: Payload<'_>) {
         let service = self.env.service(&pending.meta.topic, pending.meta.route);
         if let Err(error) = outlet.subscribe(&pending.meta.topic, service) {
-            tracing::warn!(topic = &*pending.meta.topic, %error, "a join is refused");
+            tracing::debug!(topic = brief(&pending.meta.topic), %error, "a join is refused");
             let why = Payload::Json(Json::trusted(r#"{"reason":"no room for another subscription"}"#));
             return self.refuse(outlet, pending, why);
         }
@@ -192,7 +221,7 @@ impl Socket {
     /// The reply to a join.
     fn decided(&self, outlet: &mut dyn Outlet, pending: &Pending, status: &str, response: Payload<'_>) -> Sent {
         let Pending { meta, reference, .. } = pending;
-        tracing::info!(topic = &*meta.topic, status, "join");
+        tracing::info!(topic = brief(&meta.topic), status, "join");
         let (join_ref, topic) = (&meta.join_ref, &Slot::from(&*meta.topic));
         self.env.send(outlet, &Outgoing::Reply { join_ref, reference, topic, status, response })
     }
@@ -210,10 +239,17 @@ impl Socket {
         let Joined { meta, channel } = &mut self.channels[at];
         let mut ctx = Ctx { outlet: &mut *outlet, env: &mut self.env, meta, reference };
         let outcome = catch_unwind(AssertUnwindSafe(|| run(&mut **channel, &mut ctx)));
-        let outcome = outcome.unwrap_or(Outcome::Stop(Reason::Crashed));
+        let outcome = outcome.unwrap_or_else(|_| {
+            panicked(&self.channels[at].meta.topic, "after the join");
+            Outcome::Stop(Reason::Crashed)
+        });
         self.unwatch(outlet);
         if mem::take(&mut self.channels[at].meta.failed) {
-            tracing::warn!(topic = &*self.channels[at].meta.topic, "a channel sent what cannot be sent");
+            static INVALID: Seldom = Seldom::new();
+            if let Some(times) = INVALID.turn() {
+                let topic = brief(&self.channels[at].meta.topic);
+                tracing::warn!(topic, times, "a channel sent what cannot be sent");
+            }
             self.stop(outlet, at, &Reason::Crashed, true);
             return;
         }
@@ -232,10 +268,8 @@ impl Socket {
                 self.stop(outlet, at, if sent == Sent::Invalid { &Reason::Crashed } else { &reason }, true);
             }
             Outcome::Unhandled => {
-                tracing::warn!(
-                    topic = &*self.channels[at].meta.topic,
-                    "a client pushed an event that its channel does not know"
-                );
+                let topic = brief(&self.channels[at].meta.topic);
+                tracing::debug!(topic, "a client pushed an event that its channel does not know");
                 self.stop(outlet, at, &Reason::Crashed, true);
             }
         }
@@ -304,25 +338,24 @@ impl Socket {
 
     fn terminate(&mut self, outlet: &mut dyn Outlet, joined: &mut Joined, reason: &Reason) {
         let Joined { meta, channel } = joined;
-        tracing::debug!(topic = &*meta.topic, %reason, "a channel ends");
+        tracing::debug!(topic = brief(&meta.topic), %reason, "a channel ends");
         let mut ctx = Ctx { outlet: &mut *outlet, env: &mut self.env, meta, reference: None };
-        let _ = catch_unwind(AssertUnwindSafe(|| channel.terminate(&mut ctx, reason)));
+        if catch_unwind(AssertUnwindSafe(|| channel.terminate(&mut ctx, reason))).is_err() {
+            panicked(&joined.meta.topic, "terminate");
+        }
         if let Some(present) = joined.meta.present.take() {
-            for store in &present.stores {
-                if let Some(diff) = store.untrack_owner(&joined.meta.topic, present.owner) {
-                    publish(outlet, &joined.meta.topic, true, PRESENCE_DIFF, diff.payload());
-                }
-            }
+            untracked(outlet, &joined.meta.topic, &present);
         }
         self.env.disarm(outlet, |timer| timer.serial == joined.meta.serial);
         self.env.forget(joined.meta.serial); // what it subscribed to just now
-        outlet.forget_timers(joined.meta.serial);
         self.unwatch(outlet);
     }
 
     /// The connection is over: every channel ends, without a word to the client.
     pub fn end(&mut self, outlet: &mut dyn Outlet, reason: &Reason) {
-        self.pending = None;
+        if let Some(waits) = self.waiting.take() {
+            outlet.cancel_timer(waits.clock);
+        }
         while let Some(mut joined) = self.channels.pop() {
             self.terminate(outlet, &mut joined, reason);
         }
@@ -333,11 +366,17 @@ impl Socket {
     /// A broadcast that the outlet did not send to the client by itself.
     pub fn delivery(&mut self, outlet: &mut dyn Outlet, topic: &str, kind: MessageKind, bytes: &[u8]) {
         let Some(broadcast) = Broadcast::read(kind, bytes) else {
-            return tracing::warn!(topic, "a publication that is no broadcast went to the topic of channels");
+            return tracing::debug!(
+                topic = brief(topic),
+                "a publication that is no broadcast went to the topic of channels"
+            );
         };
         let Broadcast { event, payload } = broadcast;
         if self.env.id.as_deref() == Some(topic) && self.addressed(outlet, event, payload) {
             return;
+        }
+        if is_reserved(event) {
+            return; // to the socket of another id: whoever listens on its topic is not meant
         }
         if let Some(at) = self.find(topic) {
             if self.env.mount.intercepts(self.channels[at].meta.route, event) {
@@ -372,6 +411,11 @@ impl Socket {
 
     /// A timer of [`Outlet::set_timer`] is due.
     pub fn timer(&mut self, outlet: &mut dyn Outlet, serial: u32, token: u64) {
+        if let Some(waits) = self.waiting.take_if(|waits| waits.number == token) {
+            tracing::debug!(topic = brief(&waits.pending.meta.topic), "nobody answered a join in time");
+            self.refuse(outlet, waits.pending, join_crashed());
+            return outlet.release();
+        }
         let Some(token) = self.env.fired(token) else { return };
         if let Some(at) = self.find_serial(serial) {
             self.call(outlet, at, None, |channel, ctx| channel.handle_info(ctx, Info::Timer(token)));
@@ -393,8 +437,11 @@ impl Socket {
                 }
             }
             Content::Join { serial, answer } => {
-                let Some(waits) = self.pending.take_if(|waits| waits.0.meta.serial == serial) else { return };
-                let (pending, channel) = *waits;
+                let Some(waits) = self.waiting.take_if(|waits| waits.pending.meta.serial == serial) else {
+                    return;
+                };
+                let Waiting { pending, channel, clock, .. } = *waits;
+                outlet.cancel_timer(clock);
                 match &answer {
                     Some(Ok(reply)) => self.admit(outlet, pending, channel, reply.as_payload()),
                     Some(Err(why)) => self.refuse(outlet, pending, why.as_payload()),

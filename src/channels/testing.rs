@@ -37,6 +37,7 @@ mod world;
 
 pub use received::Received;
 
+use super::context::is_reserved;
 use super::{Assigns, Broadcast, OwnedPayload, Payload, Socket, ToPayload, UserSocket};
 use crate::proto::{CloseCode, MessageKind};
 use serde_json::{Value, json};
@@ -101,7 +102,11 @@ impl Kit {
     }
 
     /// Broadcasts from outside, as a handle of the server does.
+    ///
+    /// # Panics
+    /// If it cannot be sent: the payload, or an event that begins with `phx_`.
     pub fn broadcast(&self, topic: &str, event: &str, payload: impl ToPayload) {
+        assert!(!is_reserved(event), "{event} is an event of the protocol");
         let payload = OwnedPayload::new(payload).expect("a payload that can be sent");
         let mut bytes = Vec::new();
         let kind = Broadcast { event, payload: payload.as_payload() }.write(&mut bytes);

@@ -4,6 +4,7 @@
 use super::Versions;
 use super::channel::Channel;
 use super::router::Route;
+use std::time::Duration;
 
 /// A kind of socket: its channels, its formats, its limits. Built once, shared by all workers.
 #[derive(Debug)]
@@ -11,12 +12,26 @@ pub struct UserSocket {
     routes: Vec<Route>,
     versions: Versions,
     max_channels: usize,
+    max_timers: usize,
+    join_timeout: Duration,
 }
 
 impl UserSocket {
-    /// No channels yet; V1 and V2; 100 channels per socket.
+    /// Bytes of a topic that may be joined. Beyond: the join is answered with "unmatched topic".
+    pub const TOPIC_BYTES: usize = 1024;
+
+    /// Bytes of the `join_ref` and of the `ref` of a join, each. Beyond: the connection is closed with 1011.
+    pub const REF_BYTES: usize = 255;
+
+    /// No channels yet; V1 and V2; per socket 100 channels and 1,024 timers.
     pub fn new() -> Self {
-        UserSocket { routes: Vec::new(), versions: Versions::default(), max_channels: 100 }
+        UserSocket {
+            routes: Vec::new(),
+            versions: Versions::default(),
+            max_channels: 100,
+            max_timers: 1024,
+            join_timeout: Duration::from_secs(10),
+        }
     }
 
     /// Topics that match `pattern` (exact, or a prefix and `*`) are served by what `make` makes, one value per join. The
@@ -42,6 +57,20 @@ impl UserSocket {
         self
     }
 
+    /// Timers that the channels of one socket may have set. Beyond: [`Ctx::set_timer`](super::Ctx::set_timer) says
+    /// [`Refused`](super::Refused). Default 1,024.
+    pub fn timers_max(mut self, max: usize) -> Self {
+        self.max_timers = max;
+        self
+    }
+
+    /// How long a [`Join::Later`](super::Join::Later) may be pending, which holds its connection back. Beyond: the join
+    /// has failed with "join crashed", and a later answer is dropped. Default 10 s, the patience of the official client.
+    pub fn join_timeout(mut self, timeout: Duration) -> Self {
+        self.join_timeout = timeout;
+        self
+    }
+
     /// The serializers, in the order of their indexes.
     #[cfg(feature = "epoll")]
     pub(crate) fn serializer_list(&self) -> impl Iterator<Item = &std::sync::Arc<dyn super::Serializer>> {
@@ -62,7 +91,18 @@ impl UserSocket {
         self.max_channels
     }
 
+    pub(super) fn max_timers(&self) -> usize {
+        self.max_timers
+    }
+
+    pub(super) fn join_patience(&self) -> Duration {
+        self.join_timeout
+    }
+
     pub(super) fn route(&self, topic: &str) -> Option<(u16, &Route)> {
+        if topic.len() > Self::TOPIC_BYTES {
+            return None;
+        }
         (0..).zip(&self.routes).find(|(_, route)| route.matches(topic))
     }
 

@@ -1,7 +1,7 @@
 //! The fastlane: which encoding class a subscription has, and how a broadcast is encoded for each.
 #![forbid(unsafe_code)]
 
-use crate::channels::{Broadcast, Outgoing, Serializer, Service, UserSocket};
+use crate::channels::{Broadcast, Outgoing, Seldom, Serializer, Service, UserSocket, brief, is_reserved};
 use crate::engine::{Encoder, Encoding, Message};
 use std::collections::HashMap;
 use std::{fmt, sync::Arc};
@@ -57,16 +57,23 @@ impl Classes {
         let Some(at) = class.checked_sub(FIRST) else { return Encoding::DELIVER };
         let Some(kind) = self.kinds.get(usize::from(at)) else { return Encoding::SKIP };
         let Some(Broadcast { event, payload }) = Broadcast::read(message.kind, message.payload) else {
-            tracing::warn!(topic, "a publication that is no broadcast went to the topic of channels");
+            tracing::debug!(topic = brief(topic), "a publication that is no broadcast went to the topic of channels");
             return Encoding::SKIP;
         };
+        if is_reserved(event) {
+            return Encoding::SKIP; // to the sockets of an id, not to who joined a topic of that name
+        }
         if kind.intercept.contains(&event) {
             return Encoding::DELIVER;
         }
         match kind.serializer.encode(&Outgoing::Broadcast { topic, event, payload }, out) {
             Ok(kind) => Encoding::frame(kind),
             Err(error) => {
-                tracing::warn!(topic, event, %error, "a broadcast cannot be written for the clients of one format");
+                static UNWRITABLE: Seldom = Seldom::new();
+                if let Some(times) = UNWRITABLE.turn() {
+                    let (topic, event) = (brief(topic), brief(event));
+                    tracing::warn!(topic, event, %error, times, "a broadcast cannot be written for one format");
+                }
                 Encoding::SKIP
             }
         }

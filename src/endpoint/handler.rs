@@ -7,8 +7,8 @@ use super::{Shared, body};
 use super::longpoll::{self, Ask, Reply, Session, SessionId, What};
 use super::mail::{Mail, PostOffice, conn_address};
 use super::mount::{Admitted, LongPollOptions, Refusal, Transport, Vars};
-use super::timers::{OwnTimers, TimerTable};
-use crate::channels::{Reason, Scratch, Socket, TimerKey};
+use super::timers::TimerTable;
+use crate::channels::{Reason, Scratch, Socket};
 use crate::engine::{
     Acceptance, Answer, CloseCause, CloseReason, Conn, ConnId, Encoder, Handle, Handler, ListenerId, Message, Request,
     Response, Scope, Upgrade,
@@ -37,7 +37,6 @@ pub struct EndpointHandler {
 #[derive(Debug)]
 pub struct Live {
     socket: Socket,
-    timers: OwnTimers,
     mount: u16,
     address: u128,
 }
@@ -271,7 +270,7 @@ impl Handler for EndpointHandler {
             with = with.protocol(protocol);
         }
         let address = conn_address(request.id());
-        Upgrade::AcceptWith(Live { socket, timers: OwnTimers::default(), mount, address }, with)
+        Upgrade::AcceptWith(Live { socket, mount, address }, with)
     }
 
     fn body_limit(&self, request: &Request<'_>) -> u32 {
@@ -301,35 +300,34 @@ impl Handler for EndpointHandler {
     }
 
     fn open(&mut self, conn: &mut Conn<'_>, live: &mut Live) {
-        let Live { socket, timers, mount, .. } = live;
-        socket.open(&mut Line { conn, desk: &mut self.desk, timers, mount: *mount });
+        let Live { socket, mount, .. } = live;
+        socket.open(&mut Line { conn, desk: &mut self.desk, mount: *mount });
     }
 
     fn message(&mut self, conn: &mut Conn<'_>, live: &mut Live, message: Message<'_>) {
-        let Live { socket, timers, mount, .. } = live;
-        let mut line = Line { conn, desk: &mut self.desk, timers, mount: *mount };
+        let Live { socket, mount, .. } = live;
+        let mut line = Line { conn, desk: &mut self.desk, mount: *mount };
         socket.message(&mut line, message.kind, message.payload);
         self.desk.scratch.shrink();
     }
 
     fn delivery(&mut self, conn: &mut Conn<'_>, live: &mut Live, topic: &str, message: Message<'_>) {
-        let Live { socket, timers, mount, .. } = live;
-        let mut line = Line { conn, desk: &mut self.desk, timers, mount: *mount };
+        let Live { socket, mount, .. } = live;
+        let mut line = Line { conn, desk: &mut self.desk, mount: *mount };
         socket.delivery(&mut line, topic, message.kind, message.payload);
     }
 
     fn mail(&mut self, conn: &mut Conn<'_>, live: &mut Live, mail: Mail) {
-        let Live { socket, timers, mount, .. } = live;
+        let Live { socket, mount, .. } = live;
         if let Mail::Letter(letter) = mail {
-            socket.letter(&mut Line { conn, desk: &mut self.desk, timers, mount: *mount }, letter);
+            socket.letter(&mut Line { conn, desk: &mut self.desk, mount: *mount }, letter);
         }
     }
 
     fn conn_timer(&mut self, conn: &mut Conn<'_>, live: &mut Live, token: u64) {
-        let Live { socket, timers, mount, .. } = live;
-        timers.remove(TimerKey(token));
+        let Live { socket, mount, .. } = live;
         if let Some(Whose::Channel(serial, token)) = self.desk.timers.fired(token) {
-            socket.timer(&mut Line { conn, desk: &mut self.desk, timers, mount: *mount }, serial, token);
+            socket.timer(&mut Line { conn, desk: &mut self.desk, mount: *mount }, serial, token);
         }
     }
 
@@ -338,7 +336,6 @@ impl Handler for EndpointHandler {
             CloseCause::Drain => Reason::Draining,
             _ => Reason::Closed,
         };
-        live.timers.all().for_each(|key| self.desk.timers.cancel(scope, key));
         let mut gone = Gone { scope, desk: &mut self.desk, address: live.address };
         live.socket.end(&mut gone, &why);
     }
@@ -376,7 +373,6 @@ impl Handler for EndpointHandler {
         match self.desk.timers.fired(token) {
             Some(Whose::Clock(id)) => self.with_session(scope, id, Session::clock),
             Some(Whose::Session(id, serial, own)) => self.with_session(scope, id, |session, scope, desk| {
-                session.fired(TimerKey(token));
                 session.act(scope, desk, |socket, outlet| socket.timer(outlet, serial, own));
                 None
             }),

@@ -3,7 +3,7 @@
 
 use super::classes::Classes;
 use super::mail::conn_address;
-use super::timers::{NO_TIMER, OwnTimers, TimerTable};
+use super::timers::TimerTable;
 use crate::channels::{Address, Outlet, Post, Refused, Scratch, Sent, Service, TimerKey};
 use crate::engine::{Conn, Message, Scope, SendStatus};
 use crate::proto::{CloseCode, MessageKind};
@@ -33,7 +33,6 @@ pub(super) struct Desk {
 pub(super) struct Line<'a, 'c> {
     pub(super) conn: &'a mut Conn<'c>,
     pub(super) desk: &'a mut Desk,
-    pub(super) timers: &'a mut OwnTimers,
     pub(super) mount: u16,
 }
 
@@ -54,30 +53,22 @@ impl Outlet for Line<'_, '_> {
         self.conn.unsubscribe(topic);
     }
 
-    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) {
+    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) -> u32 {
         let message = Message { kind, payload: bytes };
-        let _ = match all {
+        let published = match all {
             true => self.conn.publish(topic, message),
             false => self.conn.publish_from(topic, message),
         };
+        published.refused
     }
 
-    fn set_timer(&mut self, delay: Duration, serial: u32, token: u64) -> TimerKey {
-        let (conn, table) = (&mut *self.conn, &mut self.desk.timers);
-        let whose = Whose::Channel(serial, token);
-        self.timers.add(serial, || table.set_with(whose, |key| conn.set_timer(delay, key)))
+    fn set_timer(&mut self, delay: Duration, serial: u32, token: u64) -> Result<TimerKey, Refused> {
+        let conn = &mut *self.conn;
+        Ok(self.desk.timers.set_with(Whose::Channel(serial, token), |key| conn.set_timer(delay, key)))
     }
 
     fn cancel_timer(&mut self, key: TimerKey) {
-        if self.timers.remove(key) {
-            self.desk.timers.cancel(&mut self.conn.scope(), key);
-        }
-    }
-
-    fn forget_timers(&mut self, serial: u32) {
-        for key in self.timers.of_channel(serial) {
-            self.desk.timers.cancel(&mut self.conn.scope(), key);
-        }
+        self.desk.timers.cancel(&mut self.conn.scope(), key);
     }
 
     fn hold(&mut self) {
@@ -119,15 +110,17 @@ impl Outlet for Gone<'_, '_> {
 
     fn unsubscribe(&mut self, _: &str) {}
 
-    fn publish(&mut self, topic: &str, _: bool, kind: MessageKind, bytes: &[u8]) {
-        let _ = self.scope.publish(topic, Message { kind, payload: bytes });
+    fn publish(&mut self, topic: &str, _: bool, kind: MessageKind, bytes: &[u8]) -> u32 {
+        self.scope.publish(topic, Message { kind, payload: bytes }).refused
     }
 
-    fn set_timer(&mut self, _: Duration, _: u32, _: u64) -> TimerKey {
-        NO_TIMER // nobody would be there
+    fn set_timer(&mut self, _: Duration, _: u32, _: u64) -> Result<TimerKey, Refused> {
+        Err(Refused) // nobody would be there
     }
 
-    fn cancel_timer(&mut self, _: TimerKey) {} // they are all cancelled
+    fn cancel_timer(&mut self, key: TimerKey) {
+        self.desk.timers.cancel(self.scope, key);
+    }
 
     fn hold(&mut self) {}
 

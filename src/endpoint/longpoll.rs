@@ -6,7 +6,6 @@
 use super::line::{Desk, Whose};
 use super::mail::session_address;
 use super::mount::LongPollOptions;
-use super::timers::OwnTimers;
 use crate::channels::{Address, Outlet, Reason, Refused, Scratch, Sent, Service, Socket, TimerKey};
 use crate::engine::{ConnId, ListenerId, Message, Request, Response, Scope};
 use crate::proto::{CloseCode, MessageKind};
@@ -55,7 +54,6 @@ pub(super) struct State {
     options: Arc<LongPollOptions>,
     /// The encoding class of each topic that is subscribed.
     served: HashMap<Box<str>, u8>,
-    timers: OwnTimers,
     /// Messages that wait for a poll, those in flight first.
     out: VecDeque<Box<str>>,
     out_bytes: usize,
@@ -106,7 +104,6 @@ impl Session {
             mount,
             options,
             served: HashMap::new(),
-            timers: OwnTimers::default(),
             out: VecDeque::new(),
             out_bytes: 0,
             flight: None,
@@ -230,15 +227,9 @@ impl Session {
     /// The session is over: what is answered to the poll that waits.
     pub(super) fn bury(mut self, scope: &mut Scope<'_>, desk: &mut Desk) -> Option<Reply> {
         self.act(scope, desk, |socket, outlet| socket.end(outlet, &Reason::Closed));
-        let State { clock, timers, .. } = &mut self.state;
-        clock.take().into_iter().chain(timers.all()).for_each(|key| desk.timers.cancel(scope, key));
+        self.state.clock.take().into_iter().for_each(|key| desk.timers.cancel(scope, key));
         scope.listener_close(self.state.listener);
         self.state.poll.take().map(|(request, _)| Reply::new(request, gone()))
-    }
-
-    /// A timer of one of its channels has fired.
-    pub(super) fn fired(&mut self, key: TimerKey) {
-        self.state.timers.remove(key);
     }
 
     fn arm(&mut self, scope: &mut Scope<'_>, desk: &mut Desk, after: Duration) {
@@ -278,7 +269,7 @@ impl Outlet for Wire<'_, '_> {
 
     /// What the session's own client is to get goes there at once: a listener hears after the callback, when a reply to
     /// the same message would be there already.
-    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) {
+    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) -> u32 {
         let message = Message { kind, payload: bytes };
         let own = self.state.served.get(topic).filter(|_| all).copied();
         let mut written = Vec::new();
@@ -286,28 +277,20 @@ impl Outlet for Wire<'_, '_> {
         if let Some(kind) = frame {
             let _ = self.send(kind, &written);
         }
-        let _ = match all && frame.is_none() {
+        let published = match all && frame.is_none() {
             true => self.scope.publish(topic, message),
             false => self.scope.publish_from_listener(self.state.listener, topic, message),
         };
+        published.refused
     }
 
-    fn set_timer(&mut self, delay: Duration, serial: u32, token: u64) -> TimerKey {
+    fn set_timer(&mut self, delay: Duration, serial: u32, token: u64) -> Result<TimerKey, Refused> {
         let Wire { scope, desk, state } = self;
-        let whose = Whose::Session(state.id, serial, token);
-        state.timers.add(serial, || desk.timers.set(scope, delay, whose))
+        Ok(desk.timers.set(scope, delay, Whose::Session(state.id, serial, token)))
     }
 
     fn cancel_timer(&mut self, key: TimerKey) {
-        if self.state.timers.remove(key) {
-            self.desk.timers.cancel(self.scope, key);
-        }
-    }
-
-    fn forget_timers(&mut self, serial: u32) {
-        for key in self.state.timers.of_channel(serial) {
-            self.desk.timers.cancel(self.scope, key);
-        }
+        self.desk.timers.cancel(self.scope, key);
     }
 
     fn hold(&mut self) {

@@ -8,8 +8,13 @@
 //! impl Channel for Room {
 //!     fn join(&mut self, _: &mut JoinCtx<'_>, _topic: &str, _: Payload<'_>) -> Join { Join::Ok }
 //!     fn handle_in(&mut self, ctx: &mut Ctx<'_>, event: &str, payload: Payload<'_>) -> Outcome {
-//!         ctx.broadcast(event, payload);
-//!         Outcome::NoReply
+//!         match event {
+//!             "post" => {
+//!                 ctx.broadcast("post", payload);
+//!                 Outcome::NoReply
+//!             }
+//!             _ => Outcome::Unhandled,
+//!         }
 //!     }
 //! }
 //!
@@ -38,7 +43,7 @@ pub use mail::Mail;
 pub use mount::{Connect, ConnectInfo, LongPollOptions, Mount, Transport, WebSocketOptions};
 
 use crate::channels::token::{Signer, WeakSecret};
-use crate::channels::{Broadcast, OwnedPayload, PayloadError, ToPayload};
+use crate::channels::{Broadcast, OwnedPayload, PayloadError, ToPayload, direct_event, is_reserved};
 use crate::engine::{Config, Drain, Handle, Message, Published, Response, Scope, Snapshot};
 use crate::http::{Context, OriginPolicy, Router};
 use crate::server::{Running, Server, ToAddress};
@@ -97,6 +102,8 @@ pub struct Serving {
 pub enum BroadcastError {
     /// It cannot be sent.
     Payload(PayloadError),
+    /// The event begins with `phx_`: those are the protocol's own.
+    ReservedEvent,
     /// So many workers had no room for it: their clients miss it.
     Refused(u32),
 }
@@ -274,6 +281,7 @@ impl EndpointHandle {
     /// # Errors
     /// [`BroadcastError`].
     pub fn broadcast(&self, topic: &str, event: &str, payload: impl ToPayload) -> Result<(), BroadcastError> {
+        allowed(event)?;
         publish(event, payload, |message| self.handle.publish(topic, message))
     }
 
@@ -282,7 +290,8 @@ impl EndpointHandle {
     /// # Errors
     /// [`BroadcastError`].
     pub fn push_to(&self, id: &str, topic: &str, event: &str, payload: impl ToPayload) -> Result<(), BroadcastError> {
-        self.broadcast(id, &crate::channels::direct_event(topic, event), payload)
+        allowed(event)?;
+        publish(&direct_event(topic, event), payload, |message| self.handle.publish(id, message))
     }
 
     /// Closes every connection of the sockets of this id, with 1001.
@@ -342,6 +351,7 @@ pub fn broadcast(
     event: &str,
     payload: impl ToPayload,
 ) -> Result<(), BroadcastError> {
+    allowed(event)?;
     publish(event, payload, |message| scope.publish(topic, message))
 }
 
@@ -353,6 +363,11 @@ impl Context<'_> {
     pub fn broadcast(&mut self, topic: &str, event: &str, payload: impl ToPayload) -> Result<(), BroadcastError> {
         broadcast(self.scope(), topic, event, payload)
     }
+}
+
+/// Clients act on the protocol's own events, so nobody else may send one.
+fn allowed(event: &str) -> Result<(), BroadcastError> {
+    if is_reserved(event) { Err(BroadcastError::ReservedEvent) } else { Ok(()) }
 }
 
 fn publish(
@@ -377,6 +392,7 @@ impl fmt::Display for BroadcastError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BroadcastError::Payload(error) => error.fmt(f),
+            BroadcastError::ReservedEvent => f.write_str("events that begin with phx_ are the protocol's own"),
             BroadcastError::Refused(workers) => write!(f, "{workers} workers had no room for the broadcast"),
         }
     }
@@ -388,7 +404,7 @@ impl error::Error for BroadcastError {}
 impl From<BroadcastError> for Response {
     fn from(error: BroadcastError) -> Response {
         match error {
-            BroadcastError::Payload(_) => Response::new(500),
+            BroadcastError::Payload(_) | BroadcastError::ReservedEvent => Response::new(500),
             BroadcastError::Refused(_) => Response::new(503),
         }
     }

@@ -6,9 +6,6 @@ use crate::engine::{Scope, TimerId};
 use slab::Slab;
 use std::time::Duration;
 
-/// Timers that one socket may have set. Beyond: another is not set, and the log says so.
-const TIMERS: usize = 1024;
-
 /// The timers of one worker's sockets and sessions. A key carries a generation, so that one that has fired cannot cancel
 /// another.
 #[derive(Debug, Default)]
@@ -65,42 +62,3 @@ impl<W> TimerTable<W> {
         found.then(|| self.entries.remove(at))
     }
 }
-
-/// The timers of one socket's channels, by serial: they end with their channel, and with the connection at the latest.
-#[derive(Debug, Default)]
-pub(super) struct OwnTimers(Vec<(u32, TimerKey)>);
-
-impl OwnTimers {
-    /// Notes what `set` sets, if there is room.
-    pub(super) fn add(&mut self, serial: u32, set: impl FnOnce() -> TimerKey) -> TimerKey {
-        if self.0.len() >= TIMERS {
-            tracing::warn!(serial, "a socket has too many timers: another is not set");
-            return NO_TIMER;
-        }
-        let key = set();
-        self.0.push((serial, key));
-        key
-    }
-
-    /// It has fired, or is cancelled. False if it is none of these.
-    pub(super) fn remove(&mut self, key: TimerKey) -> bool {
-        let found = self.0.iter().position(|(_, own)| *own == key);
-        found.is_some_and(|at| {
-            self.0.swap_remove(at);
-            true
-        })
-    }
-
-    /// Takes those of a channel that ends.
-    pub(super) fn of_channel(&mut self, serial: u32) -> impl Iterator<Item = TimerKey> {
-        self.0.extract_if(.., move |(of, _)| *of == serial).map(|(_, key)| key)
-    }
-
-    /// Takes all: the connection has ended.
-    pub(super) fn all(&mut self) -> impl Iterator<Item = TimerKey> {
-        self.0.drain(..).map(|(_, key)| key)
-    }
-}
-
-/// Of a timer that was not set.
-pub(super) const NO_TIMER: TimerKey = TimerKey(u64::MAX);

@@ -1,7 +1,7 @@
 //! How channels end (PHOENIX.md §3.2, §4.5): the order of farewells, the reasons, what is left behind; timers.
 #![forbid(unsafe_code)]
 
-use crate::{Probe, Spy, bye, close, crash, exchange, heard, joined, reply, tell};
+use crate::{Probe, Spy, bye, close, crash, exchange, heard, joined, mount, reply, tell};
 use serde_json::{Value, json};
 use std::time::Duration;
 use wingbeat::channels::testing::Kit;
@@ -105,6 +105,28 @@ fn timers_fire_in_order_with_their_tokens() {
     kit.advance(Duration::from_secs(1));
     assert_eq!(heard(&client), [timer(9), timer(7)]);
     assert_eq!(client.timers(), 0);
+}
+
+#[test]
+fn a_socket_has_a_limit_of_timers_which_fired_and_cancelled_ones_give_back() {
+    let kit = Kit::new(mount(&Spy::default()).timers_max(2));
+    let client = kit.connect();
+    client.join("room:a", json!({})).expect("joined");
+    let set = |reference: &str, token: u64| {
+        let order = json!({ "after": 10 * token, "token": token });
+        exchange(&client, json!(["1", reference, "room:a", "timer", order]))
+    };
+    assert!(set("2", 1).is_empty() && set("3", 2).is_empty());
+    assert_eq!(set("4", 3), [reply("1", "4", "room:a", "error", json!({}))]);
+    assert_eq!(client.timers(), 2, "nothing is kept of the one that was not set");
+    kit.advance(Duration::from_millis(10));
+    assert_eq!(heard(&client), [timer(1)]);
+    assert!(set("5", 3).is_empty(), "one has fired");
+    client.push("room:a", "cancel", json!({ "token": 2 }));
+    assert!(set("6", 4).is_empty(), "one was cancelled");
+    assert_eq!(set("7", 5).len(), 1);
+    kit.advance(Duration::from_millis(100));
+    assert_eq!(heard(&client), [timer(3), timer(4)]);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Joins (PHOENIX.md §4.2): what they return, what goes wrong, and those that are answered later.
 #![forbid(unsafe_code)]
 
-use crate::{BYTES, Unserializable, bye, close, crash, exchange, heard, joined, kit, reply, tell};
+use crate::{BYTES, Spy, Unserializable, bye, close, crash, exchange, heard, joined, kit, mount, reply, tell};
 use serde_json::json;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
+use wingbeat::channels::testing::Kit;
 use wingbeat::channels::{
     Address, Assigns, Channel, Ctx, Full, Join, JoinCtx, Letter, Outcome, Outlet, Payload, Post, Refused, ReplyError,
     Scratch, Sent, Service, Socket, TimerKey, UserSocket,
@@ -183,6 +184,108 @@ fn a_pending_join_whose_client_goes_is_forgotten() {
 }
 
 #[test]
+fn a_join_that_nobody_answers_holds_its_connection_for_a_while_and_no_longer() {
+    for (patience, set) in [(10_000, None), (200, Some(Duration::from_millis(200)))] {
+        let spy = Spy::default();
+        let mount = set.into_iter().fold(mount(&spy), |mount, patience| mount.join_timeout(patience));
+        let kit = Kit::new(mount);
+        let client = kit.connect();
+        tell(&client, json!(["5", "5", "room:b", "phx_join", { "how": "later" }]));
+        tell(&client, json!([null, "6", "phoenix", "heartbeat", {}]));
+        kit.advance(Duration::from_millis(patience - 1));
+        assert!(heard(&client).is_empty());
+        assert_eq!(client.timers(), 1);
+        kit.advance(Duration::from_millis(1));
+        let crashed = reply("5", "5", "room:b", "error", json!({ "reason": "join crashed" }));
+        assert_eq!(heard(&client), [crashed, reply(json!(null), "6", "phoenix", "ok", json!({}))]);
+        // An answer that comes after all is not for the next join either.
+        let late = spy.notes().joins.pop().expect("somebody may answer");
+        assert!(exchange(&client, json!(["7", "7", "room:b", "phx_join", { "how": "later" }])).is_empty());
+        late.ok(json!({})).expect("there is room");
+        assert!(heard(&client).is_empty());
+        let answer = spy.notes().joins.pop().expect("somebody may answer");
+        answer.ok(json!({})).expect("there is room");
+        assert_eq!(heard(&client), [reply("7", "7", "room:b", "ok", json!({}))]);
+        assert_eq!(client.timers(), 0, "an answer ends the wait");
+        kit.advance(Duration::from_secs(60));
+        assert!(heard(&client).is_empty() && spy.log().is_empty());
+    }
+}
+
+#[test]
+fn the_wait_for_an_answer_ends_with_the_connection() {
+    let (kit, _spy) = kit();
+    let client = kit.connect_as(Assigns::new(), Some("users:7"));
+    tell(&client, json!(["5", "5", "room:b", "phx_join", { "how": "later" }]));
+    kit.broadcast("users:7", "disconnect", json!({}));
+    assert_eq!((client.timers(), client.closed()), (0, Some(CloseCode::GOING_AWAY)));
+}
+
+#[test]
+fn what_is_kept_of_a_join_has_limits() {
+    let (kit, _) = kit();
+    let topic = |len: usize| format!("room:{}", "x".repeat(len - 5));
+    let client = kit.connect();
+    assert_eq!(client.join(&topic(UserSocket::TOPIC_BYTES), json!({})), Ok(json!({})));
+    let long = topic(UserSocket::TOPIC_BYTES + 1);
+    assert_eq!(client.join(&long, json!({})), Err(json!({ "reason": "unmatched topic" })));
+    let most = "1".repeat(UserSocket::REF_BYTES);
+    let messages = exchange(&client, json!([&most, &most, "room:a", "phx_join", {}]));
+    assert_eq!(messages, [reply(&*most, &*most, "room:a", "ok", json!({}))]);
+    let more = format!("{most}1");
+    for (join_ref, reference) in [(json!(more), json!("1")), (json!("1"), json!(more)), (json!([&most]), json!("1"))] {
+        let client = kit.connect();
+        assert!(exchange(&client, json!([join_ref, reference, "room:a", "phx_join", {}])).is_empty());
+        assert_eq!(client.closed(), Some(CloseCode::INTERNAL));
+    }
+    // A ref that nobody keeps may be longer.
+    assert_eq!(exchange(&client, json!([null, more, "phoenix", "heartbeat", {}])).len(), 1);
+}
+
+#[test]
+fn a_socket_that_could_not_be_disconnected_is_not_let_in() {
+    let mount = Arc::new(UserSocket::new().channel("*", Greedy::default));
+    let mut socket = Socket::new(mount, 1, Assigns::new(), Some("users:7".to_owned()));
+    let mut outlet = Crowded::new(0, 0);
+    socket.open(&mut outlet);
+    assert_eq!(outlet.closed, Some(CloseCode::TRY_AGAIN_LATER));
+}
+
+#[test]
+fn who_broadcasts_hears_of_workers_without_room() {
+    struct Shouter;
+    impl Channel for Shouter {
+        fn join(&mut self, _: &mut JoinCtx<'_>, _: &str, _: Payload<'_>) -> Join {
+            Join::Ok
+        }
+        fn handle_in(&mut self, ctx: &mut Ctx<'_>, _: &str, _: Payload<'_>) -> Outcome {
+            let sent = [
+                ctx.broadcast("said", json!({})),
+                ctx.broadcast_from("said", json!({})),
+                ctx.broadcast_to("b", "said", json!({})),
+                ctx.push_to("users:7", "said", json!({})),
+                ctx.disconnect("users:7"),
+            ];
+            Outcome::ok(json!(sent.map(|sent| match sent {
+                Sent::Queued => 0,
+                Sent::Refused(workers) => workers,
+                _ => 99,
+            })))
+        }
+    }
+    for deaf in [0, 3] {
+        let mut socket = Socket::new(Arc::new(UserSocket::new().channel("*", || Shouter)), 1, Assigns::new(), None);
+        let mut outlet = Crowded::new(1, deaf);
+        for message in [r#"["1","1","a","phx_join",{}]"#, r#"["1","2","a","x",{}]"#] {
+            socket.message(&mut outlet, MessageKind::Text, message.as_bytes());
+        }
+        let told =
+            format!(r#"["1","2","a","phx_reply",{{"status":"ok","response":[{deaf},{deaf},{deaf},{deaf},{deaf}]}}]"#);
+        assert_eq!(outlet.sent.last(), Some(&told));
+    }
+}
+
+#[test]
 fn several_joins_in_a_row_wait_for_one_another() {
     let (kit, spy) = kit();
     let client = kit.connect();
@@ -203,7 +306,16 @@ fn several_joins_in_a_row_wait_for_one_another() {
 struct Crowded {
     sent: Vec<String>,
     room: usize,
+    /// Workers that refuse a publication.
+    deaf: u32,
+    closed: Option<CloseCode>,
     scratch: Scratch,
+}
+
+impl Crowded {
+    fn new(room: usize, deaf: u32) -> Crowded {
+        Crowded { sent: Vec::new(), room, deaf, closed: None, scratch: Scratch::default() }
+    }
 }
 
 struct Nobody;
@@ -229,16 +341,20 @@ impl Outlet for Crowded {
         panic!("nothing was subscribed to {topic}");
     }
 
-    fn publish(&mut self, _: &str, _: bool, _: MessageKind, _: &[u8]) {}
+    fn publish(&mut self, _: &str, _: bool, _: MessageKind, _: &[u8]) -> u32 {
+        self.deaf
+    }
 
-    fn set_timer(&mut self, _: Duration, _: u32, _: u64) -> TimerKey {
-        TimerKey(0)
+    fn set_timer(&mut self, _: Duration, _: u32, _: u64) -> Result<TimerKey, Refused> {
+        Err(Refused)
     }
 
     fn cancel_timer(&mut self, _: TimerKey) {}
     fn hold(&mut self) {}
     fn release(&mut self) {}
-    fn close(&mut self, _: CloseCode) {}
+    fn close(&mut self, code: CloseCode) {
+        self.closed = Some(code);
+    }
 
     fn address(&self) -> Address {
         Address::new(Arc::new(Nobody), 0)
@@ -273,7 +389,7 @@ impl Channel for Greedy {
 fn a_server_without_room_refuses_and_says_so() {
     let mount = Arc::new(UserSocket::new().channel("*", Greedy::default));
     let mut socket = Socket::new(mount, 1, Assigns::new(), None);
-    let mut outlet = Crowded { sent: Vec::new(), room: 2, scratch: Scratch::default() };
+    let mut outlet = Crowded::new(2, 0);
     socket.open(&mut outlet);
     for message in [r#"["1","1","a","phx_join",{}]"#, r#"["2","2","b","phx_join",{}]"#, r#"["1","3","a","x",{}]"#] {
         socket.message(&mut outlet, MessageKind::Text, message.as_bytes());

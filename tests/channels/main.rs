@@ -163,6 +163,9 @@ impl Channel for Probe {
             "push unserializable" => noted(ctx.push("pushed", Unserializable)),
             "broadcast_to" => noted(ctx.broadcast_to(&text("topic"), "said", json!({ "from": ctx.topic() }))),
             "push_to" => noted(ctx.push_to(&text("id"), "direct", json!({ "a": 1 }))),
+            "broadcast as" => noted(ctx.broadcast(&text("event"), json!({}))),
+            "push as" => noted(ctx.push(&text("event"), json!({}))),
+            "push_to as" => noted(ctx.push_to(&text("id"), &text("event"), json!({}))),
             "push_to bytes" => noted(ctx.push_to(&text("id"), "direct", BYTES)),
             "disconnect" => {
                 ctx.disconnect(&text("id"));
@@ -178,8 +181,8 @@ impl Channel for Probe {
             }
             "timer" => {
                 let key = ctx.set_timer(Duration::from_millis(number("after")), number("token"));
-                self.timers.insert(number("token"), key);
-                Outcome::NoReply
+                let set = key.map(|key| self.timers.insert(number("token"), key));
+                return if set.is_ok() { Outcome::NoReply } else { Outcome::error(json!({})) };
             }
             "cancel" => {
                 ctx.cancel_timer(self.timers[&number("token")]);
@@ -220,7 +223,7 @@ impl Channel for Probe {
             "panic in terminate" => panic!("as asked, in terminate"),
             "busy terminate" => {
                 ctx.subscribe("news").expect("the kit has no limit");
-                ctx.set_timer(Duration::from_secs(3600), 9);
+                ctx.set_timer(Duration::from_secs(3600), 9).expect("there is room");
                 ctx.broadcast("went", json!({}));
             }
             _ => {}

@@ -1,10 +1,10 @@
 //! What channels send (PHOENIX.md §4.4): pushes, broadcasts, the intercepted and the watched, to one user, to none.
 #![forbid(unsafe_code)]
 
-use crate::{bye, close, exchange, heard, joined, kit, reply, tell};
+use crate::{Probe, Spy, bye, close, crash, exchange, heard, joined, kit, reply, tell};
 use serde_json::{Value, json};
 use wingbeat::channels::testing::Kit;
-use wingbeat::channels::{Assigns, UserSocket};
+use wingbeat::channels::{Assigns, Channel, Ctx, Join, JoinCtx, Json, Outcome, Payload, Presence, UserSocket};
 use wingbeat::proto::CloseCode;
 
 fn said(topic: &str, payload: Value) -> Value {
@@ -186,6 +186,109 @@ fn push_to_means_this_topic_whatever_is_in_its_name() {
         assert_eq!(messages.len(), 1);
         assert_eq!((&messages[0][2], &messages[0][3]), (&json!(topic), &json!("direct")));
     }
+}
+
+/// Tracks on the topic of the event's name, changes it, ends it.
+struct Here(Presence);
+
+impl Channel for Here {
+    fn join(&mut self, _: &mut JoinCtx<'_>, _: &str, _: Payload<'_>) -> Join {
+        Join::Ok
+    }
+
+    fn handle_in(&mut self, ctx: &mut Ctx<'_>, event: &str, payload: Payload<'_>) -> Outcome {
+        let topic = payload.parse::<Value>().expect("JSON")["topic"].as_str().unwrap_or_default().to_owned();
+        let done = match event {
+            "track" => ctx.track_on(&topic, &self.0, "me", &json!({ "n": 1 })).is_ok(),
+            "more" => {
+                let count = |meta: Json<'_>| meta.parse::<Value>().expect("an object")["n"].as_u64();
+                ctx.update_with(&self.0, "me", |meta| json!({ "n": count(meta).map(|n| n + 1) })).is_ok()
+            }
+            _ => ctx.untrack_on(&topic, &self.0, "me"),
+        };
+        Outcome::ok(json!(done))
+    }
+}
+
+#[test]
+fn a_channel_may_be_present_on_other_topics_until_it_ends() {
+    let presence = Presence::new();
+    let store = presence.clone();
+    let kit = Kit::new(UserSocket::new().channel("*", move || Here(store.clone())));
+    let (anna, bert) = (kit.connect(), kit.connect());
+    anna.join("room", json!({})).expect("joined");
+    bert.join("lobby", json!({})).expect("joined");
+    let ask = |event: &str, topic: &str, done: bool| {
+        let reference = anna.push("room", event, json!({ "topic": topic }));
+        anna.assert_reply(&reference, "ok", json!(done));
+    };
+    let diff = |sign: &str| {
+        let message = bert.next().expect("a diff");
+        assert_eq!((&*message.topic, &*message.event), ("lobby", "presence_diff"));
+        assert_eq!(message.payload[sign]["me"]["metas"][0]["n"], 1);
+    };
+    ask("track", "lobby", true);
+    diff("joins");
+    ask("track", "lobby", false);
+    ask("untrack", "elsewhere", false);
+    ask("more", "", false); // it is not present on its own topic
+    ask("untrack", "lobby", true);
+    diff("leaves");
+    ask("untrack", "lobby", false);
+    for topic in ["lobby", "room", "elsewhere"] {
+        ask("track", topic, true);
+    }
+    diff("joins");
+    ask("more", "", true);
+    let state: Value = presence.list("room").json().parse().expect("JSON");
+    assert_eq!(state["me"]["metas"][0]["n"], 2);
+    assert_eq!(presence.topics(), 3);
+    anna.leave("room");
+    diff("leaves");
+    assert_eq!(presence.topics(), 0);
+    assert!(bert.next().is_none());
+}
+
+#[test]
+fn push_to_is_not_heard_by_who_joins_or_watches_the_topic_of_the_id() {
+    for v1 in [false, true] {
+        let spy = Spy::default();
+        let other = spy.clone();
+        let kit = Kit::new(UserSocket::new().channel("*", move || Probe::new(&other)));
+        let anna = kit.connect_as(Assigns::new(), Some("users:7"));
+        let mallory = if v1 { kit.connect_with("1.0.0") } else { kit.connect() };
+        anna.join("room:a", json!({})).expect("joined");
+        mallory.join("users:7", json!({})).expect("any route may match it");
+        mallory.join("room:b", json!({})).expect("joined");
+        anna.push("room:a", "push_to", json!({ "id": "users:7" }));
+        assert_eq!(heard(&anna), [json!(["1", null, "room:a", "direct", { "a": 1 }])]);
+        assert!(heard(&mallory).is_empty());
+        // Nor by her channel, when broadcasts come to the socket.
+        mallory.push("room:b", "subscribe", json!({ "topic": "users:7" }));
+        anna.push("room:a", "push_to", json!({ "id": "users:7" }));
+        assert!(heard(&mallory).is_empty() && spy.log().is_empty());
+        anna.push("room:a", "broadcast_to", json!({ "topic": "users:7" }));
+        assert_eq!((heard(&mallory).len(), spy.log().len()), (1, 1), "a broadcast is heard");
+    }
+}
+
+#[test]
+fn nobody_sends_an_event_of_the_protocol() {
+    for order in ["broadcast as", "push as", "push_to as"] {
+        for event in ["phx_close", "phx_error", "phx_direct\06\0room:asaid", "phx_"] {
+            let (kit, spy) = kit();
+            let (anna, bert) = (kit.connect_as(Assigns::new(), Some("users:anna")), kit.connect());
+            anna.join("room:a", json!({})).expect("joined");
+            bert.join("room:a", json!({})).expect("joined");
+            let order = json!(["1", "2", "room:a", order, { "id": "users:anna", "event": event }]);
+            assert_eq!(exchange(&bert, order), [bye("1", "room:a"), crash("1", "room:a")], "{event}");
+            assert!(heard(&anna).is_empty());
+            assert_eq!(spy.log(), ["room:a ends: crashed"]);
+        }
+    }
+    let (_kit, _, client) = joined();
+    let order = json!(["1", "2", "room:a", "broadcast as", { "event": "presence_diff" }]);
+    assert_eq!(exchange(&client, order).len(), 1, "those of presence are a convention");
 }
 
 #[test]

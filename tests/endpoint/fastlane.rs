@@ -11,7 +11,7 @@ use wingbeat::channels::{
     Channel, Ctx, DecodeError, EncodeError, Envelope, Join, JoinCtx, Outcome, Outgoing, Payload, Serializer,
     UserSocket, V1, V2, Versions,
 };
-use wingbeat::endpoint::Endpoint;
+use wingbeat::endpoint::{BroadcastError, Connect, Endpoint, Mount};
 
 /// Another serializer, with counts.
 struct Counting<S> {
@@ -142,4 +142,42 @@ fn what_a_format_cannot_say_its_clients_miss_alone() {
     assert_eq!((frames, counts.take()), (vec![1, 2], (2, 0)));
     let frame = clients[1].seen.frames.last().expect("a frame");
     assert_eq!((frame.opcode, &frame.payload[..]), (wire::BINARY, &b"\x02\x06\x04room:asaid\x01\x02\xff"[..]));
+}
+
+#[test]
+fn push_to_is_not_heard_by_who_joined_a_topic_of_the_ids_name() {
+    let mount = Mount::new(UserSocket::new().channel("*", || Room))
+        .connect(|info| Connect::accept().id(info.param("id").unwrap_or("nobody")));
+    let mut world = World::new(1, Endpoint::new().socket("/socket", mount), 2);
+    let mut clients = Vec::new();
+    for (worker, vsn, id) in [(0, "2.0.0", "users:7"), (0, "2.0.0", "m"), (1, "2.0.0", "m"), (1, "1.0.0", "m")] {
+        let mut client = world.connect_as(worker, &format!("{vsn}&id={id}"));
+        world.settle();
+        let topic = if id == "m" { "users:7" } else { "room:a" };
+        match vsn == "1.0.0" {
+            true => client.send(&json!({ "topic": topic, "event": "phx_join", "payload": {}, "ref": "1" })),
+            false => client.send(&json!(["1", "1", topic, "phx_join", {}])),
+        }
+        world.settle();
+        assert_eq!(client.take().len(), 1);
+        clients.push(client);
+    }
+    world.handle.push_to("users:7", "room:a", "direct", json!({ "secret": 1 })).expect("there is room");
+    world.settle();
+    assert_eq!(clients[0].take(), [json!(["1", null, "room:a", "direct", { "secret": 1 }])]);
+    for client in &mut clients[1..] {
+        assert!(client.take().is_empty());
+    }
+}
+
+#[test]
+fn no_handle_sends_an_event_of_the_protocol() {
+    let (mut world, _, mut clients) = world(1, 1, 1);
+    for event in ["phx_close", "phx_error", "phx_direct\0", "phx_"] {
+        let refused = Err(BroadcastError::ReservedEvent);
+        assert_eq!(world.handle.broadcast("room:a", event, json!({})), refused);
+        assert_eq!(world.handle.push_to("nobody", "room:a", event, json!({})), refused);
+    }
+    world.settle();
+    assert!(clients.iter_mut().all(|client| client.take().is_empty()));
 }

@@ -75,7 +75,7 @@ impl Channel for Room {
             }
             "timer" => {
                 self.timed.push(ctx.reply_to().expect("there is a message"));
-                ctx.set_timer(Duration::from_millis(20), self.timed.len() as u64 - 1);
+                ctx.set_timer(Duration::from_millis(20), self.timed.len() as u64 - 1).expect("there is room");
                 Outcome::NoReply
             }
             "say" => {

@@ -20,7 +20,7 @@ impl Channel for Alarms {
         match event {
             "set" => {
                 let count: u64 = payload.parse().expect("a number");
-                self.0.extend((0..count).map(|token| ctx.set_timer(Duration::from_secs(3600), token)));
+                self.0.extend((0..count).filter_map(|token| ctx.set_timer(Duration::from_secs(3600), token).ok()));
             }
             "cancel" => self.0.pop().into_iter().for_each(|key| ctx.cancel_timer(key)),
             _ => _ = ctx.set_timer(Duration::from_millis(20), 7),

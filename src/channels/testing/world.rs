@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Received;
+use crate::channels::context::is_reserved;
 use crate::channels::outlet::{Address, Full, Letter, Outlet, Post, Refused, Sent, Service, TimerKey};
 use crate::channels::{Broadcast, Outgoing, Reason, Scratch, Socket, UserSocket};
 use crate::proto::{CloseCode, MessageKind};
@@ -200,6 +201,7 @@ impl Desk {
         let Some(service) = self.subscriptions.get(topic) else { return };
         let Broadcast { event, payload } = Broadcast::read(kind, bytes).expect("channels publish broadcasts");
         match *service {
+            Service::Fastlane { .. } if is_reserved(event) => {}
             Service::Fastlane { serializer, route } if !self.mount.intercepts(route, event) => {
                 let (message, mut bytes) = (Outgoing::Broadcast { topic, event, payload }, Vec::new());
                 if let Ok(kind) = self.mount.versions().serializer(serializer).encode(&message, &mut bytes) {
@@ -229,19 +231,20 @@ impl Outlet for Desk {
         self.subscriptions.remove(topic);
     }
 
-    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) {
+    fn publish(&mut self, topic: &str, all: bool, kind: MessageKind, bytes: &[u8]) -> u32 {
         let mut to = Vec::new();
         if all {
             self.deliver(topic, kind, bytes, &mut to);
         }
         self.published.push(Publication { topic: topic.to_owned(), kind, bytes: bytes.to_vec(), to });
+        0
     }
 
-    fn set_timer(&mut self, delay: Duration, serial: u32, token: u64) -> TimerKey {
+    fn set_timer(&mut self, delay: Duration, serial: u32, token: u64) -> Result<TimerKey, Refused> {
         let key = self.next_key;
         self.next_key += 1;
         self.timers.push(Timer { due: self.now + delay, key, serial, token });
-        TimerKey(key)
+        Ok(TimerKey(key))
     }
 
     fn cancel_timer(&mut self, key: TimerKey) {
