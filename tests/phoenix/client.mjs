@@ -32,7 +32,7 @@ function recording() {
       this.record = { opened: false, closed: null };
       Recorded.all.push(this.record);
       this.on("open", () => (this.record.opened = true));
-      this.on("close", (code) => (this.record.closed = code));
+      this.record.gone = new Promise((resolve) => this.on("close", resolve)).then((code) => (this.record.closed = code));
     }
 
     /** The codes that open connections closed with. */
@@ -563,7 +563,9 @@ describe("a restart of the server", () => {
         clients.push(member);
       }
     }
+    const connections = [...transport.all];
     await first.stop();
+    await within(Promise.all(connections.map(({ gone }) => gone)), "every connection to be closed");
     assert.deepEqual(transport.codes(), [1012, 1012, 1012, 1012]);
     const second = await Fixture.start(first.port);
     try {
