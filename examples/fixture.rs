@@ -2,7 +2,8 @@
 //!
 //!     cargo run --example fixture -- --port 4010
 //!
-//! It prints where it listens; SIGTERM drains it. Sockets: `/socket`, `/quick` (idle after 1.5 s), `/tok` (auth token),
+//! It prints where it listens; SIGTERM drains it. Sockets: `/socket`, `/quick` (idle after 1.5 s), `/tok` (auth token; it has
+//! to be what the parameter `want` says, if there is one),
 //! `/conn` (origin of the connection itself). Channels: `room:*`, `realtime:*`, `exact`.
 #![forbid(unsafe_code)]
 
@@ -13,9 +14,7 @@ use signal_hook::iterator::Signals;
 use std::error::Error;
 use std::time::Duration;
 use std::{env, thread};
-use wingbeat::channels::{
-    Channel, Ctx, Info, Join, JoinCtx, Outcome, OwnedPayload, Payload, Presence, Reason, ReplyRef, UserSocket,
-};
+use wingbeat::channels::{Channel, Ctx, Join, JoinCtx, Outcome, OwnedPayload, Payload, Presence, Reason, UserSocket};
 use wingbeat::endpoint::{Connect, ConnectInfo, Endpoint, LongPollOptions, Mount, WebSocketOptions};
 use wingbeat::http::OriginPolicy;
 use wingbeat::{Drain, Response};
@@ -24,7 +23,6 @@ struct Room {
     presence: Presence,
     /// What the join brought, for a topic that tracks.
     joined_with: Option<Tracked>,
-    replies: Vec<ReplyRef>,
 }
 
 #[derive(Deserialize)]
@@ -99,10 +97,6 @@ impl Channel for Room {
                     let _ = reply.ok(later);
                 });
             }
-            "async_timer" => {
-                self.replies.extend(ctx.reply_to());
-                ctx.set_timer(Duration::from_millis(50), 0).expect("a socket has room for a timer");
-            }
             "crash" => panic!("a callback that crashes"),
             "stop_normal" => return Outcome::Stop(Reason::Normal),
             "stop_other" => return Outcome::Stop(Reason::Other("because".into())),
@@ -131,13 +125,6 @@ impl Channel for Room {
         ctx.push(event, object);
         Outcome::NoReply
     }
-
-    fn handle_info(&mut self, ctx: &mut Ctx<'_>, info: Info<'_>) -> Outcome {
-        if let (Info::Timer(_), Some(reply)) = (info, self.replies.pop()) {
-            ctx.reply(&reply, "ok", Payload::EMPTY);
-        }
-        Outcome::NoReply
-    }
 }
 
 /// A payload to put into another: JSON as it is.
@@ -159,6 +146,14 @@ fn connect(info: &ConnectInfo<'_>) -> Connect {
     }
 }
 
+/// Refuses also who brings another auth token than the parameter `want` says.
+fn connect_with_token(info: &ConnectInfo<'_>) -> Connect {
+    match info.param("want") {
+        Some(wanted) if info.auth_token() != Some(wanted) => Connect::Refuse,
+        _ => connect(info),
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().collect();
     let port = match arguments.iter().position(|argument| argument == "--port") {
@@ -168,7 +163,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let presence = Presence::new();
     let mount = || {
         let presence = presence.clone();
-        let room = move || Room { presence: presence.clone(), joined_with: None, replies: Vec::new() };
+        let room = move || Room { presence: presence.clone(), joined_with: None };
         let socket = UserSocket::new()
             .channel("room:*", room.clone())
             .channel("realtime:*", room.clone())
@@ -191,7 +186,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 .on_error(too_many),
         )
         .socket("/quick", mount().websocket(quick).longpoll(quick_poll))
-        .socket("/tok", mount().longpoll(LongPollOptions::default()).auth_token(true))
+        .socket("/tok", mount().connect(connect_with_token).longpoll(LongPollOptions::default()).auth_token(true))
         .socket("/conn", mount().check_origin(OriginPolicy::Conn))
         .not_found(|_| Response::text(404, "nf"));
     let serving = endpoint.spawn(format!("127.0.0.1:{port}"))?;

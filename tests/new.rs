@@ -29,7 +29,14 @@ impl Place {
 
     /// Runs `wingbeat new` here: exit code, standard output, standard error.
     fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        self.run_from(None, arguments)
+    }
+
+    /// The same, by `cargo run` in the directory of this crate; none: not by Cargo.
+    fn run_from(&self, manifest_dir: Option<&Path>, arguments: &[&str]) -> (i32, String, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wingbeat"));
+        command.env_remove("CARGO_MANIFEST_DIR");
+        manifest_dir.map(|path| command.env("CARGO_MANIFEST_DIR", path));
         let output = command.arg("new").args(arguments).current_dir(&self.0).output().unwrap();
         let Output { status, stdout, stderr } = output;
         (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
@@ -186,13 +193,23 @@ fn a_wrong_name_or_path_leaves_nothing_behind() {
 #[test]
 fn the_crate_is_named_by_version_or_by_path() {
     let place = Place::new("named");
-    assert_eq!(place.run(&["by-version"]).0, 0);
     let version = format!("wingbeat = \"{}\"", env!("CARGO_PKG_VERSION"));
-    assert!(place.read("by-version/Cargo.toml").lines().any(|line| line == version));
+    let has_version = |project: &str| place.read(&format!("{project}/Cargo.toml")).lines().any(|line| line == version);
+    let (code, said, _) = place.run(&["by-version"]);
+    assert_eq!((code, has_version("by-version")), (0, true));
+    assert!(said.contains("from crates.io") && said.contains("--path"), "{said}");
     let odd = place.0.join("a \"quoted\" place");
     fs::create_dir(&odd).unwrap();
     fs::copy(Path::new(CRATE).join("Cargo.toml"), odd.join("Cargo.toml")).unwrap();
     assert_eq!(place.run(&["by-path", "--path", odd.to_str().unwrap()]).0, 0);
     let manifest = place.read("by-path/Cargo.toml");
     assert!(manifest.contains(r#"a \"quoted\" place" }"#), "{manifest}");
+
+    let (code, said, _) = place.run_from(Some(&odd), &["by-checkout"]);
+    assert_eq!((code, place.read("by-checkout/Cargo.toml")), (0, manifest.replace("by-path", "by-checkout")));
+    assert!(!said.contains("from crates.io"), "{said}");
+    // Another crate's `cargo run` may start this program, too.
+    let project = place.0.join("by-path");
+    assert_eq!(place.run_from(Some(&project), &["by-another"]).0, 0);
+    assert!(has_version("by-another"));
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(unreachable_pub, reason = "a test program has no other users")]
 
+mod connect;
 mod fastlane;
 mod longpoll;
 mod oracle;

@@ -32,7 +32,7 @@ function recording() {
       this.record = { opened: false, closed: null };
       Recorded.all.push(this.record);
       this.on("open", () => (this.record.opened = true));
-      this.on("close", (code) => (this.record.closed = code));
+      this.record.gone = new Promise((resolve) => this.on("close", resolve)).then((code) => (this.record.closed = code));
     }
 
     /** The codes that open connections closed with. */
@@ -62,6 +62,18 @@ async function connect({ Socket }, options = {}, { mount = "/socket", server = f
   socket.connect();
   await opened.take("the socket to open");
   return Object.assign(socket, { opened, closed });
+}
+
+/** A socket that the server refuses: an error, and no open. */
+async function refused({ Socket }, options, mount = "/socket") {
+  const all = { sessionStorage: new Storage(), reconnectAfterMs: () => 60_000, ...options };
+  const socket = new Socket(fixture.mount(mount), all);
+  sockets.push(socket);
+  const events = new Inbox();
+  socket.onOpen(() => events.put("open"));
+  socket.onError(() => events.put("error"));
+  socket.connect();
+  assert.equal(await events.take("an error"), "error");
 }
 
 /** The outcome of a push: `[status, response]`. */
@@ -368,21 +380,18 @@ function everywhere(client, options) {
     assert.deepEqual(other.closed.rest, []);
   });
 
-  test("authToken", async () => {
-    const socket = await open({ authToken: "a token of sorts" }, { mount: "/tok" });
-    assert.deepEqual(await outcome(socket.channel(fresh()).join()), ["ok", {}]);
-    const asked = await open({ authToken: () => "another" }, { mount: "/tok" });
-    assert.deepEqual(await outcome(asked.channel(fresh()).join()), ["ok", {}]);
+  test("authToken: the one that the server wants, as a string and as a function; another is refused", async () => {
+    const params = { want: "a token of sorts" };
+    for (const authToken of ["a token of sorts", () => "a token of sorts"]) {
+      const socket = await open({ authToken, params }, { mount: "/tok" });
+      assert.deepEqual(await outcome(socket.channel(fresh()).join()), ["ok", {}]);
+    }
+    await refused(client, { ...options(), authToken: "another", params }, "/tok");
+    await refused(client, { ...options(), params }, "/tok");
   });
 
   test("refused at connect: an error, and no open", async () => {
-    const socket = new client.Socket(fixture.mount(), { ...options(), params: { reject: 1 }, reconnectAfterMs: () => 60_000 });
-    sockets.push(socket);
-    const events = new Inbox();
-    socket.onOpen(() => events.put("open"));
-    socket.onError(() => events.put("error"));
-    socket.connect();
-    assert.equal(await events.take("an error"), "error");
+    await refused(client, { ...options(), params: { reject: 1 } });
   });
 }
 
@@ -554,10 +563,9 @@ describe("a restart of the server", () => {
         clients.push(member);
       }
     }
+    const connections = [...transport.all];
     await first.stop();
-    for (const { key, socket, kind } of clients) {
-      if (kind !== "long-poll") assert.equal(await socket.closed.take(`${key} to close`), 1012);
-    }
+    await within(Promise.all(connections.map(({ gone }) => gone)), "every connection to be closed");
     assert.deepEqual(transport.codes(), [1012, 1012, 1012, 1012]);
     const second = await Fixture.start(first.port);
     try {

@@ -203,11 +203,41 @@ describe("§1.4 and §1.5 the token and the subprotocols", () => {
     });
   }
 
-  test("long-poll brings the token in a header, as it is", async () => {
-    const headers = { "x-phoenix-authtoken": "a token / not base64" };
-    const answer = await request(port, "/tok/longpoll?vsn=2.0.0", { headers });
-    assert.equal(JSON.parse(answer.body).status, 410);
+  const tokens = [
+    // wanted, offered, status
+    ["secret", `phoenix, ${bearer("c2VjcmV0")}`, 101],
+    ["a", `${bearer("YQ")}, phoenix`, 101],
+    [">>?", `phoenix, ${bearer("Pj4/")}`, 101],
+    ["", `phoenix, ${bearer("")}`, 101],
+    ["secret", `phoenix, ${bearer("YQ")}`, 403],
+    ["secret", "phoenix", 403],
+    ["secret", undefined, 403],
+    ["a", `phoenix, ${bearer("YQ")}, ${bearer("YQ")}`, 403],
+  ];
+  for (const [wanted, offered, status] of tokens) {
+    test(`the token ${JSON.stringify(wanted)} is wanted, ${offered ?? "no header"} comes: ${status}`, async () => {
+      const path = `/tok/websocket?vsn=2.0.0&want=${encodeURIComponent(wanted)}`;
+      assert.equal((await handshake(port, path, { "Sec-WebSocket-Protocol": offered })).status, status);
+    });
+  }
+
+  test("a mount without tokens does not read them", async () => {
+    const answer = await handshake(port, `${V2}&want=secret`, { "Sec-WebSocket-Protocol": `phoenix, ${bearer("YQ")}` });
+    assert.equal(answer.status, 101);
   });
+
+  const polled = [
+    ["a token / not base64", "a token / not base64", 410],
+    ["secret", "another", 403],
+    ["secret", undefined, 403],
+  ];
+  for (const [wanted, sent, status] of polled) {
+    test(`long-poll: ${JSON.stringify(wanted)} is wanted, ${sent ?? "no header"} comes, as it is: ${status}`, async () => {
+      const headers = sent === undefined ? {} : { "x-phoenix-authtoken": sent };
+      const path = `/tok/longpoll?vsn=2.0.0&want=${encodeURIComponent(wanted)}`;
+      assert.equal(JSON.parse((await request(port, path, { headers })).body).status, status);
+    });
+  }
 });
 
 describe("§2.1 V2 text", () => {

@@ -1,6 +1,9 @@
 # What cargo alone can show.
 # shellcheck shell=bash
 
+# All of them. Whatever builds unoptimised builds with these, so that it is built once.
+FEATURES=cli,jwt
+
 suite fmt "rustfmt finds nothing to change"
 suite_fmt() {
   cargo fmt --all --check
@@ -9,20 +12,20 @@ suite_fmt() {
 
 suite clippy "no warning from clippy or rustc, with every set of features"
 suite_clippy() {
-  cargo clippy --all-targets --features cli -- -D warnings
+  cargo clippy --all-targets --features "$FEATURES" -- -D warnings
   cargo clippy --all-targets -- -D warnings
   cargo clippy --all-targets --no-default-features -- -D warnings
   cargo clippy --all-targets --no-default-features --features epoll -- -D warnings
 }
 
 suite docs "rustdoc without a warning"
-suite_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features cli; }
+suite_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features "$FEATURES"; }
 
 suite unit "unit and property tests of the library and the program"
-suite_unit() { cargo test --features cli --lib --bins; }
+suite_unit() { cargo test --features "$FEATURES" --lib --bins; }
 
 suite doctest "the examples in the documentation"
-suite_doctest() { cargo test --features cli --doc; }
+suite_doctest() { cargo test --features "$FEATURES" --doc; }
 
 suite no-default-features "proto, buffer and pubsub without the engine: build and tests"
 suite_no_default_features() {
@@ -35,7 +38,7 @@ suite_sim_soak() {
   local seeds=10000 profile=dev
   ! full || seeds=1000000 profile=soak
   WINGBEAT_SOAK_SEEDS=${WINGBEAT_SOAK_SEEDS:-$seeds} \
-    cargo test --profile "$profile" --features cli --test sim_soak -- --nocapture
+    cargo test --profile "$profile" --features "$FEATURES" --test sim_soak -- --nocapture
 }
 
 # Every other test program (tests/NAME.rs or tests/NAME/main.rs) is a suite of its own name.
@@ -43,15 +46,21 @@ for file in $(compgen -G 'tests/*.rs'; compgen -G 'tests/*/main.rs'); do
   name=${file#tests/} name=${name%.rs} name=${name%/main}
   [ "$name" != sim_soak ] || continue
   suite "${name//_/-}" "$(sed -n '1s/^\/\/! *//p' "$file")"
-  eval "suite_$name() { cargo test --features cli --test $name; }"
+  eval "suite_$name() { cargo test --features $FEATURES --test $name; }"
 done
 
 for name in server zero_alloc own_descriptor_table; do
   suite "${name//_/-}-uring" "the same as ${name//_/-} on io_uring"
-  eval "suite_${name}_uring() { WINGBEAT_DRIVER=uring cargo test --features cli --test $name; }"
+  eval "suite_${name}_uring() { on_uring $name; }"
 done
+
+on_uring() {
+  cargo test --features "$FEATURES" --test "$1" --no-run # the program, too
+  need_uring "$TARGET/debug/wingbeat"
+  WINGBEAT_DRIVER=uring cargo test --features "$FEATURES" --test "$1"
+}
 
 if [ -d benches ] && compgen -G 'benches/*.rs' >/dev/null; then
   suite benches "every benchmark runs once"
-  suite_benches() { cargo test --features cli --benches; }
+  suite_benches() { cargo test --features "$FEATURES" --benches; }
 fi

@@ -20,8 +20,8 @@ suite channels-memory "bytes of server memory per connection with one joined cha
 suite_channels_memory() {
   need python3 python3
   build_wingbeat
-  cargo build --profile soak --features cli --example fixture
-  python3 tests/program/channels_memory.py "$WINGBEAT" "$TARGET/soak/examples/fixture" --port 0 |
+  cargo build --release --features cli --example fixture
+  python3 tests/program/channels_memory.py "$WINGBEAT" "$TARGET/release/examples/fixture" --port 0 |
     tee "$TARGET/tests/channels-memory.out"
   note "$(tail -n 1 "$TARGET/tests/channels-memory.out")"
 }

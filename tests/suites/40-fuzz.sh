@@ -5,10 +5,10 @@ if [ -f fuzz/Cargo.toml ]; then
   suite fuzz-corpus "the seeds and every kept finding replayed by the fuzz targets, on stable"
   suite_fuzz_corpus() { cargo test --manifest-path fuzz/Cargo.toml; }
 
-  suite fuzz "each fuzz target for 10 s (--full: 60 s); needs nightly"
+  suite fuzz "each fuzz target for 5 s (--full: 60 s); needs nightly"
   suite_fuzz() {
     need_cargo_fuzz
-    local seconds=10 target runs=()
+    local seconds=5 target runs=()
     ! full || seconds=60
     cargo +nightly fuzz build
     for target in $(cargo +nightly fuzz list); do

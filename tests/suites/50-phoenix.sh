@@ -16,7 +16,7 @@ node_tests() {
 }
 
 build_fixture() {
-  cargo build --features cli --example fixture
+  cargo build --features "$FEATURES" --example fixture
   FIXTURE=$(realpath "$FIXTURE")
   export FIXTURE
 }
@@ -33,13 +33,14 @@ suite_phoenix_table() {
   node_tests tests/phoenix table.mjs longpoll.mjs
 }
 
-suite browser "the chat page in headless Chromium; screenshots in target/tests/screenshots"
+suite browser "headless Chromium: the chat page (screenshots in target/tests/screenshots), and npm's phoenix on the fixture"
 suite_browser() {
   command -v chromium >/dev/null || (apt_install chromium) || skip "there is no chromium, and it cannot be installed"
   build_wingbeat
+  build_fixture
   SCREENSHOTS=$TARGET/tests/screenshots
   mkdir -p "$SCREENSHOTS"
   SCREENSHOTS=$(realpath "$SCREENSHOTS") WINGBEAT=$(realpath "$WINGBEAT") CHROMIUM=$(command -v chromium)
   export SCREENSHOTS WINGBEAT CHROMIUM
-  node_tests tests/browser chat.mjs
+  node_tests tests/browser chat.mjs phoenix.mjs
 }

@@ -63,21 +63,28 @@ start_server() {
 }
 
 # start_listening COMMAND...: starts a program that prints `listening on ADDR` when it is ready.
-start_listening() {
+start_listening() { listens "$@" || fail "it ended before it listened, or does not listen after 20 s: $*"; }
+
+# listens COMMAND...: the same; 1 if it does not come to listen.
+listens() {
   local out
   out=$(mktemp)
   "$@" >"$out" &
-  SERVER=$!
-  local i
-  for i in $(seq 200); do
+  SERVER=$! ADDRESS=
+  for _ in $(seq 200); do
     ADDRESS=$(sed -n 's/^listening on //p' "$out" | head -n 1)
-    [ -z "$ADDRESS" ] || break
-    kill -0 "$SERVER" 2>/dev/null || fail "ended before it listened: $*"
+    if [ -n "$ADDRESS" ] || ! kill -0 "$SERVER" 2>/dev/null; then break; fi
     sleep 0.1
   done
   rm -f "$out"
-  [ -n "$ADDRESS" ] || fail "does not listen after 20 s: $*"
   PORT=${ADDRESS##*:}
+  [ -n "$ADDRESS" ]
+}
+
+# need_uring PROGRAM: `PROGRAM serve --driver uring` starts here; kernels and containers may forbid it.
+need_uring() {
+  listens "$1" serve --driver uring --bind 127.0.0.1:0 || skip "the driver on io_uring does not start here"
+  stop_server
 }
 
 # stop_server: SIGTERM, and the status that the server ended with (0 after a drain).

@@ -262,7 +262,7 @@ pub(crate) struct NewArgs {
     /// The project: its crate, and its directory below this one
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
-    /// Use the crate wingbeat in this directory instead of a published version
+    /// Use the crate wingbeat in this directory instead of a published version [default: the checkout of `cargo run`]
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) path: Option<PathBuf>,
 }

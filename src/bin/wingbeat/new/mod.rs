@@ -6,9 +6,10 @@ mod name;
 use crate::args::NewArgs;
 use crate::failure::Failure;
 use name::check_name;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 /// The files of a project, and what they begin as. `{{name}}` and `{{wingbeat}}` are filled in.
 const FILES: [(&str, &str); 5] = [
@@ -19,6 +20,13 @@ const FILES: [(&str, &str); 5] = [
     ("src/page.html", include_str!("template/page.html.in")),
 ];
 
+/// Said where the project depends on a version.
+const NEEDS_A_RELEASE: &str = concat!(
+    "\nIt needs wingbeat ",
+    env!("CARGO_PKG_VERSION"),
+    " from crates.io; with a checkout instead: wingbeat new NAME --path DIRECTORY\n"
+);
+
 /// Runs `wingbeat new`, and returns what to do next.
 ///
 /// # Errors
@@ -26,9 +34,9 @@ const FILES: [(&str, &str); 5] = [
 /// something in it or cannot be written. Nothing that was there is changed.
 pub(crate) fn new(args: &NewArgs) -> Result<String, Failure> {
     check_name(&args.name).map_err(|why| Failure::usage(format!("invalid project name '{}': {why}", args.name)))?;
-    let wingbeat = match &args.path {
-        Some(path) => local(path)?,
-        None => format!("\"{}\"", env!("CARGO_PKG_VERSION")),
+    let wingbeat = match args.path.clone().or_else(own_checkout) {
+        Some(path) => local(&path)?,
+        None => published(),
     };
     let directory = Path::new(&args.name);
     make_directory(directory)?;
@@ -36,14 +44,31 @@ pub(crate) fn new(args: &NewArgs) -> Result<String, Failure> {
         let text = template.replace("{{name}}", &args.name).replace("{{wingbeat}}", &wingbeat);
         write(&directory.join(path), &text)?;
     }
-    Ok(next_steps(&args.name))
+    let note = if wingbeat == published() { NEEDS_A_RELEASE } else { "" };
+    Ok(next_steps(&args.name) + note)
+}
+
+/// The dependency on the version that this program is.
+fn published() -> String {
+    format!("\"{}\"", env!("CARGO_PKG_VERSION"))
+}
+
+/// Where the crate is, if Cargo runs this program from its sources: `cargo run` tells where.
+fn own_checkout() -> Option<PathBuf> {
+    let path = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?);
+    let manifest = fs::read_to_string(path.join("Cargo.toml")).ok()?;
+    is_wingbeat(&manifest).then_some(path)
+}
+
+fn is_wingbeat(manifest: &str) -> bool {
+    manifest.lines().any(|line| line.trim() == "name = \"wingbeat\"")
 }
 
 /// The dependency on the crate in a directory.
 fn local(path: &Path) -> Result<String, Failure> {
     let cannot = |why: &dyn std::fmt::Display| Failure::cannot(format!("use --path {}", path.display()), why);
     let manifest = fs::read_to_string(path.join("Cargo.toml")).map_err(|error| cannot(&error))?;
-    if !manifest.lines().any(|line| line.trim() == "name = \"wingbeat\"") {
+    if !is_wingbeat(&manifest) {
         return Err(cannot(&"that is not the crate wingbeat"));
     }
     let path: PathBuf = path.canonicalize().map_err(|error| cannot(&error))?;
