@@ -5,7 +5,7 @@ use super::line::{Desk, Gone, Line, Whose};
 use super::{Shared, body};
 
 use super::longpoll::{self, Ask, Reply, Session, SessionId, What};
-use super::mail::{Mail, PostOffice, conn_address};
+use super::mail::{Mail, PostOffice, conn_address, mail_worker};
 use super::mount::{Admitted, LongPollOptions, Refusal, Transport, Vars};
 use super::timers::{OwnTimers, TimerTable};
 use crate::channels::{Reason, Scratch, Socket, TimerKey};
@@ -106,7 +106,7 @@ impl EndpointHandler {
         let ask = Ask { session, request, what };
         if session.worker == self.worker {
             self.asked(scope, ask);
-        } else if self.handle.mail_worker(session.worker, Mail::Ask(Box::new(ask))).is_err() {
+        } else if mail_worker(&self.handle, session.worker, Mail::Ask(Box::new(ask))).is_err() {
             self.requests.remove(&request);
             return Response::new(503).into();
         }
@@ -188,7 +188,7 @@ impl EndpointHandler {
             let (request, session) = (reply.request, reply.session);
             if request.worker == self.worker {
                 self.answer(scope, reply);
-            } else if self.handle.mail_worker(request.worker, Mail::Answer(Box::new(reply))).is_err() {
+            } else if mail_worker(&self.handle, request.worker, Mail::Answer(Box::new(reply))).is_err() {
                 tracing::warn!("a long-poll answer is not sent: the worker has no room for mail");
                 self.answered(session, request, false);
             }
@@ -203,7 +203,7 @@ impl EndpointHandler {
         let Some(id) = session.filter(|id| id.worker != self.worker) else {
             return self.answered(session, request, sent);
         };
-        if self.handle.mail_worker(id.worker, Mail::Answered { session: id, request, sent }).is_err() {
+        if mail_worker(&self.handle, id.worker, Mail::Answered { session: id, request, sent }).is_err() {
             tracing::warn!(sent, "a long-poll session does not learn what became of an answer");
         }
     }
@@ -295,7 +295,7 @@ impl Handler for EndpointHandler {
                 session.request_gone(scope, desk, id);
                 None
             });
-        } else if self.handle.mail_worker(session.worker, Mail::RequestGone(session, id)).is_err() {
+        } else if mail_worker(&self.handle, session.worker, Mail::RequestGone(session, id)).is_err() {
             tracing::debug!("a long-poll session learns when it answers that its poll is gone");
         }
     }

@@ -258,7 +258,8 @@ impl Outlet for Wire<'_, '_> {
         let Ok(text) = simdutf8::basic::from_utf8(bytes) else { return Sent::Invalid };
         self.state.out_bytes += text.len();
         self.state.out.push_back(text.into());
-        if self.state.out_bytes > self.state.options.buffer_bytes {
+        // A message larger than the whole buffer passes, alone: else the client would end up here each time anew.
+        if self.state.out_bytes > self.state.options.buffer_bytes && self.state.out.len() > 1 {
             tracing::debug!("a long-poll session is not polled as fast as messages come");
             self.state.closed = true;
         }
@@ -331,7 +332,23 @@ impl Outlet for Wire<'_, '_> {
     }
 }
 
+impl Ask {
+    /// Bytes that it holds.
+    pub(super) fn size(&self) -> usize {
+        let what = match &self.what {
+            What::Poll(token) => token.len(),
+            What::Post(messages) => messages.iter().map(|(_, bytes)| waiting_size(bytes)).sum(),
+        };
+        size_of::<Self>() + what
+    }
+}
+
 impl Reply {
+    /// Bytes that it holds.
+    pub(super) fn size(&self) -> usize {
+        size_of::<Self>() + self.response.body.len()
+    }
+
     /// An answer without messages.
     fn new(request: ConnId, response: Response) -> Reply {
         Reply { request, response, session: None }

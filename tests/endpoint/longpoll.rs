@@ -110,20 +110,25 @@ impl Poller {
         body(&mut poll).expect("an answer at once")
     }
 
-    fn messages(&self, world: &mut World) -> Vec<Value> {
-        read(&self.now(world))
-    }
-
-    fn post(&self, world: &mut World, content_type: &str, body_of: &str) -> Value {
+    /// A POST that was not waited for.
+    fn request(&self, world: &World, content_type: &str, body_of: &str) -> Http {
         let length = body_of.len();
-        let mut post = world.http(
+        world.http(
             1,
             &format!(
                 "POST /socket/longpoll?vsn=2.0.0&token={} HTTP/1.1\r\nHost: sim\r\nContent-Type: {content_type}\r\n\
                  Content-Length: {length}\r\n\r\n{body_of}",
                 self.token
             ),
-        );
+        )
+    }
+
+    fn messages(&self, world: &mut World) -> Vec<Value> {
+        read(&self.now(world))
+    }
+
+    fn post(&self, world: &mut World, content_type: &str, body_of: &str) -> Value {
+        let mut post = self.request(world, content_type, body_of);
         world.settle();
         body(&mut post).expect("an answer at once")
     }
@@ -356,6 +361,44 @@ fn what_is_held_has_a_limit() {
         assert_eq!(poller.now(&mut world), status(410));
         world.assert_no_sessions();
     }
+}
+
+#[test]
+fn bodies_on_their_way_to_another_worker_have_a_limit() {
+    let mut config = crate::world::config();
+    config.limits.mail_overflow_bytes = 100_000;
+    let mut world = World::with(7, endpoint(&Notes::default()), 2, config);
+    let poller = Poller::new(&mut world, 0);
+    let text = format!(r#"[null,"1","phoenix","heartbeat",{{"x":"{}"}}]"#, "x".repeat(40_000));
+    let mut posts: Vec<Http> = (0..4).map(|_| poller.request(&world, "", &text)).collect();
+    let now = world.net.now();
+    (0..10).for_each(|_| world.workers[1].turn(now).expect("a turn"));
+    let refused = posts.iter_mut().filter_map(Http::answer).collect::<Vec<_>>();
+    assert!(refused.iter().all(|(head, _)| head.starts_with("HTTP/1.1 503 ")), "{refused:?}");
+    assert_eq!(refused.len(), 2, "two are 80,000 bytes");
+    world.settle();
+    assert_eq!(posts.iter_mut().filter_map(body).collect::<Vec<_>>(), [status(200), status(200)]);
+    assert_eq!(poller.messages(&mut world).len(), 2);
+    // Answers too are mail, on their way back.
+    assert_eq!(poller.post(&mut world, "", &text), status(200));
+    assert_eq!(poller.messages(&mut world).len(), 1);
+}
+
+#[test]
+fn one_message_larger_than_the_buffer_is_sent() {
+    let (mut world, notes, poller) = joined();
+    let text = "x".repeat(20_000);
+    world.handle.broadcast("room:a", "said", json!({ "text": text })).expect("there is room");
+    world.settle();
+    let messages = poller.messages(&mut world);
+    assert_eq!((messages.len(), &messages[0][4]["text"]), (1, &json!(text)));
+    world.settle();
+    assert!(notes.reasons.lock().unwrap().is_empty());
+    // But nothing goes behind it.
+    world.handle.broadcast("room:a", "said", json!({ "text": text })).expect("there is room");
+    said(&world, 1);
+    world.settle();
+    assert_eq!((notes.reasons.lock().unwrap().len(), poller.now(&mut world)), (1, status(410)));
 }
 
 #[test]
