@@ -79,10 +79,8 @@ impl EndpointHandler {
             "POST" => {
                 let session = self.session_of(request, mount, &options);
                 let Some((session, _)) = session else { return longpoll::gone().into() };
-                match body::messages(request.header("content-type"), request.body()) {
-                    Some(messages) => self.forward(scope, session, request.id(), What::Post(messages)),
-                    None => longpoll::answer(&json!({ "status": 408 })).into(),
-                }
+                let batch = body::messages(request.header("content-type"), request.body());
+                self.forward(scope, session, request.id(), What::Post(batch))
             }
             _ => Response::text(400, "").into(),
         }
@@ -213,21 +211,10 @@ impl EndpointHandler {
             session.answered(request, sent);
         }
     }
-
-    /// The sessions end; there will be no others.
-    fn drain(&mut self, scope: &mut Scope<'_>) {
-        self.draining = true;
-        let ids: Vec<_> = self.sessions.iter().map(|(_, session)| session.state.id).collect();
-        for id in ids {
-            self.with_session(scope, id, |session, scope, desk| {
-                session.act(scope, desk, |socket, outlet| socket.end(outlet, &Reason::Draining));
-                session.state.closed = true;
-                None
-            });
-        }
-    }
 }
 
+/// Bytes of a body that is read of a client without a session: what it gets is a word, whatever it sends.
+const STRANGER_BYTES: u32 = 4 << 10;
 /// What tokens of sessions are signed for.
 const PURPOSE: &str = "wingbeat longpoll session";
 
@@ -275,9 +262,11 @@ impl Handler for EndpointHandler {
     }
 
     fn body_limit(&self, request: &Request<'_>) -> u32 {
-        match self.shared.longpoll(request.path()) {
-            Some((mount, _)) => self.shared.longpoll_options(mount).body_bytes,
-            None => request.body_limit(),
+        let Some((mount, _)) = self.shared.longpoll(request.path()) else { return request.body_limit() };
+        let options = self.shared.longpoll_options(mount);
+        match self.session_of(request, mount, options) {
+            Some(_) => options.body_bytes,
+            None => options.body_bytes.min(STRANGER_BYTES),
         }
     }
 
@@ -367,8 +356,20 @@ impl Handler for EndpointHandler {
                 session.request_gone(scope, desk, request);
                 None
             }),
-            Mail::Drain => self.drain(scope),
             Mail::Letter(_) => {}
+        }
+    }
+
+    /// The sessions end; there will be no others.
+    fn draining(&mut self, scope: &mut Scope<'_>) {
+        self.draining = true;
+        let ids: Vec<_> = self.sessions.iter().map(|(_, session)| session.state.id).collect();
+        tracing::info!(worker = self.worker, connections = scope.connections(), sessions = ids.len(), "socket_drain");
+        for id in ids {
+            self.with_session(scope, id, |session, scope, desk| {
+                session.end(scope, desk, Reason::Draining);
+                None
+            });
         }
     }
 

@@ -3,6 +3,7 @@
 //! A session lives on the worker that made it; a request for it may come in on any, and is mailed there.
 #![forbid(unsafe_code)]
 
+use super::body::Batch;
 use super::line::{Desk, Whose};
 use super::mail::session_address;
 use super::mount::LongPollOptions;
@@ -13,9 +14,6 @@ use crate::proto::{CloseCode, MessageKind};
 use serde_json::json;
 use std::collections::{HashMap, VecDeque};
 use std::{sync::Arc, time::Duration};
-
-/// Bytes of what a client sent while one of its joins is being decided.
-const WAITING_BYTES: usize = 1 << 20;
 
 /// A session, for as long as the process lives: never given to another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -38,7 +36,7 @@ pub(super) enum What {
     /// The token comes back with the messages.
     Poll(String),
     /// Messages of the client.
-    Post(Vec<(MessageKind, Vec<u8>)>),
+    Post(Batch),
 }
 
 /// One client that polls.
@@ -158,18 +156,12 @@ impl Session {
     }
 
     /// Messages of the client. The answer says whether they were taken; replies come with the next poll.
-    pub(super) fn post(
-        &mut self,
-        scope: &mut Scope<'_>,
-        desk: &mut Desk,
-        request: ConnId,
-        messages: Vec<(MessageKind, Vec<u8>)>,
-    ) -> Vec<Reply> {
-        for (kind, bytes) in messages {
+    pub(super) fn post(&mut self, scope: &mut Scope<'_>, desk: &mut Desk, request: ConnId, batch: Batch) -> Vec<Reply> {
+        for (kind, bytes) in batch.messages {
             if self.state.held {
                 self.state.waiting_bytes += waiting_size(&bytes);
                 self.state.waiting.push_back((kind, bytes));
-                self.state.closed |= self.state.waiting_bytes > WAITING_BYTES;
+                self.state.closed |= self.state.waiting_bytes > self.state.options.waiting_bytes;
             } else {
                 self.act(scope, desk, |socket, outlet| socket.message(outlet, kind, &bytes));
             }
@@ -177,6 +169,7 @@ impl Session {
                 break;
             }
         }
+        self.state.closed |= batch.broken;
         let status = if self.state.closed { 408 } else { 200 };
         let taken = Reply::new(request, answer(&json!({ "status": status })));
         self.flush(scope, desk).into_iter().chain([taken]).collect()
@@ -212,12 +205,17 @@ impl Session {
             self.answered(flight.request, true); // the other worker had no room to say it
         }
         let Some((request, token)) = self.state.poll.take() else {
-            self.act(scope, desk, |socket, outlet| socket.end(outlet, &Reason::Inactive));
-            self.state.closed = true;
+            self.end(scope, desk, Reason::Inactive);
             return None;
         };
         self.arm(scope, desk, self.state.options.window * 3 / 2);
         Some(Reply::new(request, empty(204, &token)))
+    }
+
+    /// Ends what the client has joined; the session is to be buried.
+    pub(super) fn end(&mut self, scope: &mut Scope<'_>, desk: &mut Desk, reason: Reason) {
+        self.act(scope, desk, |socket, outlet| socket.end(outlet, &reason));
+        self.state.closed = true;
     }
 
     /// The connection on which a poll waited is gone.
@@ -337,7 +335,7 @@ impl Ask {
     pub(super) fn size(&self) -> usize {
         let what = match &self.what {
             What::Poll(token) => token.len(),
-            What::Post(messages) => messages.iter().map(|(_, bytes)| waiting_size(bytes)).sum(),
+            What::Post(batch) => batch.messages.iter().map(|(_, bytes)| waiting_size(bytes)).sum(),
         };
         size_of::<Self>() + what
     }

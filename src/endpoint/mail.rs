@@ -28,8 +28,6 @@ pub enum Mail {
     },
     /// A request that waits for a session's messages is gone.
     RequestGone(SessionId, ConnId),
-    /// The sessions of this worker end.
-    Drain,
 }
 
 impl Mail {
@@ -39,7 +37,7 @@ impl Mail {
             Mail::Letter(letter) | Mail::Session(_, letter) => letter.size(),
             Mail::Ask(ask) => ask.size(),
             Mail::Answer(reply) => reply.size(),
-            Mail::Answered { .. } | Mail::RequestGone(..) | Mail::Drain => 0,
+            Mail::Answered { .. } | Mail::RequestGone(..) => 0,
         }
     }
 }
@@ -87,7 +85,6 @@ impl fmt::Debug for Mail {
             Mail::Answer(_) => "Answer",
             Mail::Answered { .. } => "Answered",
             Mail::RequestGone(..) => "RequestGone",
-            Mail::Drain => "Drain",
         })
     }
 }

@@ -85,10 +85,14 @@ pub struct LongPollOptions {
     pub window: Duration,
     /// How long a session's token is valid. Default 14 days.
     pub token_age: Duration,
-    /// Bytes of one request's body. Beyond: 413. Default 8,000,000.
+    /// Bytes of one request's body, if its token is that of a session; 4 KiB if not. Beyond: 413. Default 8,000,000.
     pub body_bytes: u32,
-    /// Bytes of messages that wait for a poll. Beyond: the session ends. Default 1 MiB.
+    /// Bytes of messages that wait for a poll. Beyond: the session ends, but for one message that waits alone. Default
+    /// 1 MiB.
     pub buffer_bytes: usize,
+    /// Bytes of messages that a client sent while one of its joins is being decided. Beyond: the session ends. Default
+    /// 1 MiB.
+    pub waiting_bytes: usize,
 }
 
 /// Whoever a client is, in the words of a status code: why it is refused.
@@ -364,6 +368,7 @@ impl Default for LongPollOptions {
             token_age: Duration::from_secs(14 * 24 * 3600),
             body_bytes: 8_000_000,
             buffer_bytes: 1 << 20,
+            waiting_bytes: 1 << 20,
         }
     }
 }

@@ -378,11 +378,11 @@ mod tests {
                 }
                 prop_assert_eq!(receiver.len(), model.len());
                 prop_assert_eq!(receiver.is_empty(), model.is_empty());
-                prop_assert!(receiver.shared.overflow_bytes.load(Ordering::Relaxed) <= limit);
+                prop_assert!(receiver.shared.bytes.load(Ordering::Relaxed) <= limit);
             }
             prop_assert_eq!(receiver.refused(), refused);
             prop_assert_eq!(receive_all(&mut receiver), Vec::from(model));
-            prop_assert_eq!(receiver.shared.overflow_bytes.load(Ordering::Relaxed), 0);
+            prop_assert_eq!(receiver.shared.bytes.load(Ordering::Relaxed), 0);
         }
     }
 
@@ -426,7 +426,7 @@ mod tests {
             }
         }
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert!(receiver.is_empty() && receiver.shared.overflow_bytes.load(Ordering::Relaxed) == 0);
+        assert!(receiver.is_empty() && receiver.shared.bytes.load(Ordering::Relaxed) == 0);
     }
 
     #[test]

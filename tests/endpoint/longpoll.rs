@@ -312,14 +312,22 @@ fn batches() {
     // With parameters it is another type: the whole body is one message.
     assert_eq!(poller.post(&mut world, "application/x-ndjson; charset=utf-8", &push(9)), status(200));
     assert_eq!(poller.messages(&mut world).len(), 1);
-    assert_eq!(poller.post(&mut world, BATCH, "no base64"), status(408));
-    assert_eq!(
-        poller.post(&mut world, BATCH, &(push(10) + "\n")),
-        status(408),
-        "behind the line end is an empty message"
-    );
-    assert_eq!(poller.now(&mut world), status(410));
-    world.assert_no_sessions();
+}
+
+#[test]
+fn an_item_that_cannot_be_read_ends_the_session_after_those_before_it() {
+    let push = r#"["1","2","room:a","say",{"n":7}]"#;
+    for (rest, end) in [("no base64", "an item"), ("", "behind the line end is an empty message")] {
+        let (mut world, notes, poller) = joined();
+        let watcher = Poller::new(&mut world, 1);
+        assert_eq!(watcher.post(&mut world, "", r#"["1","1","room:a","phx_join",{}]"#), status(200));
+        assert_eq!(watcher.messages(&mut world).len(), 1);
+        let batch = format!("{push}\n{rest}\n{push}");
+        assert_eq!(poller.post(&mut world, BATCH, &batch), status(408), "{end}");
+        assert_eq!(watcher.messages(&mut world), [heard(7)], "{end}");
+        assert_eq!(*notes.reasons.lock().unwrap(), [Reason::Closed]);
+        assert_eq!(poller.now(&mut world), status(410));
+    }
 }
 
 #[test]
@@ -508,7 +516,7 @@ fn a_disconnect_and_a_drain_end_sessions() {
     // A connection that is there already may still ask.
     let late = world.raw(0);
     world.settle();
-    world.handle.drain(Drain::default());
+    world.handle.engine().drain(Drain::default());
     late.send(b"GET /socket/longpoll?vsn=2.0.0 HTTP/1.1\r\nHost: sim\r\n\r\n");
     world.settle();
     assert_eq!((body(&mut poll), &notes.reasons.lock().unwrap()[..]), (Some(status(410)), &[Reason::Draining][..]));
@@ -527,4 +535,26 @@ fn a_body_has_a_limit() {
     );
     world.settle();
     assert!(post.answer().expect("an answer").0.starts_with("HTTP/1.1 413 "));
+    // A large one is for who has a session.
+    let large = "x".repeat(5000);
+    assert_eq!(poller.post(&mut world, "", &format!(r#"["1","2","room:a","echo","{large}"]"#)), status(200));
+    let stranger = Poller { token: poller.token.replace('.', "x") };
+    let mut post = stranger.request(&world, "", &large);
+    world.settle();
+    assert!(post.answer().expect("an answer").0.starts_with("HTTP/1.1 413 "));
+    assert_eq!(stranger.post(&mut world, "", &large[..4000]), status(410));
+}
+
+#[test]
+fn what_a_join_holds_back_is_an_option() {
+    let options = LongPollOptions { waiting_bytes: 2000, ..LongPollOptions::default() };
+    let notes = Notes::default();
+    let room = notes.clone();
+    let mount = Mount::new(UserSocket::new().channel("room:*", move || Room(room.clone()))).longpoll(options);
+    let mut world = World::new(7, Endpoint::new().socket("/socket", mount), 2);
+    let poller = Poller::new(&mut world, 0);
+    let echo = format!(r#"["1","1","room:a","echo","{}"]"#, "x".repeat(700));
+    assert_eq!(poller.post(&mut world, "", r#"["2","2","room:slow","phx_join",{}]"#), status(200));
+    let taken = (0..10).take_while(|_| poller.post(&mut world, "", &echo) == status(200)).count();
+    assert_eq!(taken, 2);
 }
