@@ -6,7 +6,7 @@ use super::{Shared, body};
 
 use super::longpoll::{self, Ask, Reply, Session, SessionId, What};
 use super::mail::{Mail, PostOffice, conn_address, mail_worker};
-use super::mount::{Admitted, LongPollOptions, Refusal, Transport, Vars};
+use super::mount::{Admitted, Client, LongPollOptions, Refusal, Transport, Vars};
 use super::timers::{OwnTimers, TimerTable};
 use crate::channels::{Reason, Scratch, Socket, TimerKey};
 use crate::engine::{
@@ -40,6 +40,7 @@ pub struct Live {
     timers: OwnTimers,
     mount: u16,
     address: u128,
+    client: Option<Box<Client>>,
 }
 
 impl EndpointHandler {
@@ -129,12 +130,13 @@ impl EndpointHandler {
             shared.mounts[usize::from(mount)].mount.admit(request, vars, shared.origin(mount), Transport::LongPoll);
         let Ok(Admitted { serializer, assigns, id: name, .. }) = admitted else { return refused() };
         let Ok(listener) = scope.listen() else { return Response::new(503) };
-        let socket =
-            Socket::new(Arc::clone(&shared.mounts[usize::from(mount)].mount.socket), serializer, assigns, name);
+        let place = &shared.mounts[usize::from(mount)].mount;
+        let client = place.client(&assigns, name.as_deref());
+        let socket = Socket::new(Arc::clone(&place.socket), serializer, assigns, name);
         self.made = self.made.wrapping_add(1);
         let slot = self.sessions.vacant_entry();
         let id = SessionId { worker: self.worker, number: u64::from(self.made) << 32 | slot.key() as u64 };
-        let session = slot.insert(Session::new(id, socket, listener, mount, options));
+        let session = slot.insert(Session::new(id, socket, listener, mount, options, client));
         self.listeners.insert(listener, id);
         session.begin(scope, &mut self.desk);
         tracing::info!(transport = "longpoll", "a client connected");
@@ -174,10 +176,14 @@ impl EndpointHandler {
         if !session_mut(&mut self.sessions, id).is_some_and(|session| session.state.closed) {
             return;
         }
-        let session = self.sessions.remove(index(id));
+        let mut session = self.sessions.remove(index(id));
         self.listeners.remove(&session.state.listener);
+        let (client, mount) = (session.take_client(), session.mount());
         let reply = session.bury(scope, &mut self.desk);
         self.send(scope, reply);
+        if let Some((client, reason)) = client {
+            self.shared.mounts[usize::from(mount)].mount.disconnected(&client, &reason, Transport::LongPoll);
+        }
     }
 
     /// Sends answers, or has them sent by the workers of their requests.
@@ -250,7 +256,8 @@ impl Handler for EndpointHandler {
             Err(Refusal::Response(response)) => return Upgrade::Reject(response),
         };
         let Admitted { serializer, assigns, id, protocol } = admitted;
-        tracing::info!(transport = "websocket", path = request.path(), id = id.as_deref(), "a client connects");
+        tracing::info!(transport = "websocket", mount, id = id.as_deref(), "a client connects");
+        let client = place.mount.client(&assigns, id.as_deref());
         let socket = Socket::new(Arc::clone(&place.mount.socket), serializer, assigns, id);
         let mut with =
             Acceptance::new().profile(options.profile()).header("Cache-Control", "max-age=0, private, must-revalidate");
@@ -258,7 +265,7 @@ impl Handler for EndpointHandler {
             with = with.protocol(protocol);
         }
         let address = conn_address(request.id());
-        Upgrade::AcceptWith(Live { socket, timers: OwnTimers::default(), mount, address }, with)
+        Upgrade::AcceptWith(Live { socket, timers: OwnTimers::default(), mount, address, client }, with)
     }
 
     fn body_limit(&self, request: &Request<'_>) -> u32 {
@@ -330,6 +337,9 @@ impl Handler for EndpointHandler {
         live.timers.all().for_each(|key| self.desk.timers.cancel(scope, key));
         let mut gone = Gone { scope, desk: &mut self.desk, address: live.address };
         live.socket.end(&mut gone, &why);
+        if let Some(client) = live.client {
+            self.shared.mounts[usize::from(live.mount)].mount.disconnected(&client, &why, Transport::WebSocket);
+        }
     }
 
     fn heard(&mut self, scope: &mut Scope<'_>, listener: ListenerId, topic: &str, message: Message<'_>) {

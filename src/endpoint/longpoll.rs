@@ -6,7 +6,7 @@
 use super::body::Batch;
 use super::line::{Desk, Whose};
 use super::mail::session_address;
-use super::mount::LongPollOptions;
+use super::mount::{Client, LongPollOptions};
 use super::timers::OwnTimers;
 use crate::channels::{Address, Outlet, Reason, Refused, Scratch, Sent, Service, Socket, TimerKey};
 use crate::engine::{ConnId, ListenerId, Message, Request, Response, Scope};
@@ -65,6 +65,9 @@ pub(super) struct State {
     waiting: VecDeque<(MessageKind, Vec<u8>)>,
     waiting_bytes: usize,
     pub(super) closed: bool,
+    /// Why, if it was not the client.
+    why: Option<Reason>,
+    pub(super) client: Option<Box<Client>>,
 }
 
 /// Messages in an answer of which it is not known yet whether its request still waits: it may be another worker's.
@@ -97,6 +100,7 @@ impl Session {
         listener: ListenerId,
         mount: u16,
         options: Arc<LongPollOptions>,
+        client: Option<Box<Client>>,
     ) -> Session {
         let state = State {
             id,
@@ -114,6 +118,8 @@ impl Session {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             closed: false,
+            why: None,
+            client,
         };
         Session { socket, state }
     }
@@ -216,6 +222,16 @@ impl Session {
     pub(super) fn end(&mut self, scope: &mut Scope<'_>, desk: &mut Desk, reason: Reason) {
         self.act(scope, desk, |socket, outlet| socket.end(outlet, &reason));
         self.state.closed = true;
+        self.state.why = Some(reason);
+    }
+
+    /// The client, if somebody wants to know of its end, and why that is.
+    pub(super) fn take_client(&mut self) -> Option<(Box<Client>, Reason)> {
+        Some((self.state.client.take()?, self.state.why.take().unwrap_or(Reason::Closed)))
+    }
+
+    pub(super) fn mount(&self) -> u16 {
+        self.state.mount
     }
 
     /// The connection on which a poll waited is gone.

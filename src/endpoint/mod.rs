@@ -35,7 +35,7 @@ mod timers;
 pub use handler::{EndpointHandler, Live};
 pub use longpoll::SessionId;
 pub use mail::Mail;
-pub use mount::{Connect, ConnectInfo, LongPollOptions, Mount, Transport, WebSocketOptions};
+pub use mount::{Connect, ConnectInfo, Disconnected, LongPollOptions, Mount, Transport, WebSocketOptions};
 
 use crate::channels::token::{Signer, WeakSecret};
 use crate::channels::{Broadcast, OwnedPayload, PayloadError, ToPayload};

@@ -1,7 +1,7 @@
 //! [`Mount`]: a kind of socket at a path, and who may connect to it (PHOENIX.md §1).
 #![forbid(unsafe_code)]
 
-use crate::channels::{Assigns, UserSocket};
+use crate::channels::{Assigns, Reason, UserSocket};
 use crate::engine::{Keepalive, Profile, Request, Response};
 use crate::http::{OriginPolicy, Params, Session, SessionCookie, Value, is_csrf_token};
 use crate::proto::CloseCode;
@@ -51,6 +51,7 @@ pub struct Mount {
     pub(super) socket: Arc<UserSocket>,
     connect: Box<dyn Fn(&ConnectInfo<'_>) -> Connect + Send + Sync>,
     on_error: Option<OnError>,
+    on_disconnect: Option<OnDisconnect>,
     pub(super) origin: Option<OriginPolicy>,
     auth_token: bool,
     session: Option<SessionCookie>,
@@ -60,6 +61,8 @@ pub struct Mount {
 }
 
 type OnError = Box<dyn Fn(&Request<'_>, &str) -> Response + Send + Sync>;
+
+type OnDisconnect = Box<dyn Fn(&Disconnected<'_>) + Send + Sync>;
 
 /// The names and values of a path's variables.
 pub(super) type Vars = Vec<(String, String)>;
@@ -100,6 +103,21 @@ pub struct LongPollOptions {
 pub(super) enum Refusal {
     Status(u16),
     Response(Response),
+}
+
+/// A client that is gone.
+#[derive(Clone, Copy, Debug)]
+pub struct Disconnected<'a> {
+    client: &'a Client,
+    reason: &'a Reason,
+    transport: Transport,
+}
+
+/// What `connect` gave a client, kept for [`Mount::on_disconnect`].
+#[derive(Debug, Default)]
+pub(super) struct Client {
+    assigns: Assigns,
+    id: Option<Box<str>>,
 }
 
 /// A client that may connect.
@@ -180,6 +198,37 @@ impl<'a> ConnectInfo<'a> {
     }
 }
 
+impl<'a> Disconnected<'a> {
+    /// The values that `connect` gave it.
+    pub fn assigns(&self) -> &'a Assigns {
+        &self.client.assigns
+    }
+
+    /// The id that `connect` gave it.
+    pub fn id(&self) -> Option<&'a str> {
+        self.client.id.as_deref()
+    }
+
+    /// Why: [`Reason::Draining`], [`Reason::Inactive`] (a long-poll session that was not polled), else
+    /// [`Reason::Closed`].
+    pub fn reason(&self) -> &'a Reason {
+        self.reason
+    }
+
+    /// WebSocket or long-poll.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+}
+
+impl Mount {
+    /// What is kept of a client for its end: nothing if nobody asks.
+    pub(super) fn client(&self, assigns: &Assigns, id: Option<&str>) -> Option<Box<Client>> {
+        self.on_disconnect.as_ref()?;
+        Some(Box::new(Client { assigns: assigns.clone(), id: id.map(Into::into) }))
+    }
+}
+
 impl Connect {
     /// The client may connect.
     pub fn accept() -> Connect {
@@ -210,6 +259,7 @@ impl Mount {
             socket: Arc::new(socket),
             connect: Box::new(|_| Connect::accept()),
             on_error: None,
+            on_disconnect: None,
             origin: None,
             auth_token: false,
             session: None,
@@ -230,6 +280,20 @@ impl Mount {
     pub fn on_error(mut self, answer: impl Fn(&Request<'_>, &str) -> Response + Send + Sync + 'static) -> Mount {
         self.on_error = Some(Box::new(answer));
         self
+    }
+
+    /// Called when a client that was connected is gone, its channels have ended and nothing can be sent any more: once per
+    /// WebSocket that was open, or long-poll session. A panic is logged and counted like one of a handler.
+    pub fn on_disconnect(mut self, hook: impl Fn(&Disconnected<'_>) + Send + Sync + 'static) -> Mount {
+        self.on_disconnect = Some(Box::new(hook));
+        self
+    }
+
+    /// Tells the program that a client is gone.
+    pub(super) fn disconnected(&self, client: &Client, reason: &Reason, transport: Transport) {
+        if let Some(hook) = &self.on_disconnect {
+            hook(&Disconnected { client, reason, transport });
+        }
     }
 
     /// The origins from which browsers may connect. Default: the endpoint's.

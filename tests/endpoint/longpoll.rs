@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wingbeat::channels::{Channel, Ctx, Info, Join, JoinCtx, JoinRef, Outcome, Payload, Reason, UserSocket};
-use wingbeat::endpoint::{Connect, Endpoint, LongPollOptions, Mount};
+use wingbeat::endpoint::{Connect, Endpoint, LongPollOptions, Mount, Transport};
 use wingbeat::engine::Drain;
 
 const BATCH: &str = "application/x-ndjson";
@@ -521,6 +521,46 @@ fn a_disconnect_and_a_drain_end_sessions() {
     world.settle();
     assert_eq!((body(&mut poll), &notes.reasons.lock().unwrap()[..]), (Some(status(410)), &[Reason::Draining][..]));
     world.assert_no_sessions();
+}
+
+#[test]
+fn the_program_learns_of_clients_that_are_gone() {
+    let gone: Arc<Mutex<Vec<_>>> = Arc::default();
+    let note = Arc::clone(&gone);
+    let mount = Mount::new(UserSocket::new())
+        .longpoll(LongPollOptions::default())
+        .connect(|info| match info.param("name") {
+            Some("nobody") => Connect::Refuse,
+            name => Connect::accept().id(format!("users:{}", name.unwrap_or("x"))).assign(7_u32),
+        })
+        .on_disconnect(move |client| {
+            let assigned = client.assigns().get::<u32>().copied();
+            let id = client.id().map(str::to_owned);
+            note.lock().unwrap().push((client.transport(), id, assigned, client.reason().clone()));
+        });
+    let mut world = World::new(7, Endpoint::new().socket("/socket", mount), 2);
+    let at = |transport, reason| (transport, Some("users:me".to_owned()), Some(7), reason);
+    let expect = |world: &mut World, expected: &[_]| {
+        world.settle();
+        assert_eq!(std::mem::take(&mut *gone.lock().unwrap()), expected);
+    };
+    get(&mut world, 0, "/socket/longpoll?vsn=2.0.0&name=nobody", "");
+    let client = world.open(1, "&name=me");
+    Poller::new(&mut world, 0);
+    expect(&mut world, &[]);
+    client.close(1000);
+    expect(&mut world, &[at(Transport::WebSocket, Reason::Closed)]);
+    world.pass(15_100);
+    expect(&mut world, &[at(Transport::LongPoll, Reason::Inactive)]);
+    Poller::new(&mut world, 0);
+    let _client = world.open(1, "&name=me");
+    world.handle.disconnect("users:me").expect("there is room");
+    world.settle();
+    assert_eq!(gone.lock().unwrap().len(), 2);
+    gone.lock().unwrap().clear();
+    Poller::new(&mut world, 0);
+    world.handle.drain(Drain::default());
+    expect(&mut world, &[at(Transport::LongPoll, Reason::Draining)]);
 }
 
 #[test]
