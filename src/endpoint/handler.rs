@@ -139,7 +139,6 @@ impl EndpointHandler {
         let session = slot.insert(Session::new(id, socket, listener, mount, options, client));
         self.listeners.insert(listener, id);
         session.begin(scope, &mut self.desk);
-        tracing::info!(transport = "longpoll", "a client connected");
         let token =
             shared.signer.sign_json(PURPOSE, &((shared.instance, mount), id.worker, id.number), SystemTime::now());
         longpoll::empty(410, &token.expect("numbers can be written"))
@@ -256,7 +255,6 @@ impl Handler for EndpointHandler {
             Err(Refusal::Response(response)) => return Upgrade::Reject(response),
         };
         let Admitted { serializer, assigns, id, protocol } = admitted;
-        tracing::info!(transport = "websocket", mount, id = id.as_deref(), "a client connects");
         let client = place.mount.client(&assigns, id.as_deref());
         let socket = Socket::new(Arc::clone(&place.mount.socket), serializer, assigns, id);
         let mut with =

@@ -8,7 +8,11 @@ use crate::proto::CloseCode;
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// What a client connects with.
 #[derive(Debug)]
@@ -365,7 +369,10 @@ impl Mount {
         let session = self.session.as_ref().and_then(|cookie| cookie.read(request));
         let session = session.filter(|session| params.text("_csrf_token").is_some_and(|t| is_csrf_token(session, t)));
         let info = ConnectInfo { request, params, auth_token, session, transport };
-        match (self.connect)(&info) {
+        let begun = Instant::now();
+        let decision = (self.connect)(&info);
+        told(&info, serializer, &decision, begun.elapsed());
+        match decision {
             Connect::Accept { assigns, id } => Ok(Admitted { serializer, assigns, id, protocol }),
             Connect::Refuse => Err(Refusal::Status(403)),
             Connect::Error(reason) => match &self.on_error {
@@ -398,6 +405,41 @@ impl Mount {
             Some(name) => Ok((token, Some(name.to_owned()))),
             None => Err(Refusal::Status(403)),
         }
+    }
+}
+
+/// Logs what `connect` decided (PHOENIX.md §9), without passwords and tokens.
+fn told(info: &ConnectInfo<'_>, serializer: u8, decision: &Connect, duration: Duration) {
+    let (transport, params) = (info.transport, Filtered(&info.params));
+    match decision {
+        Connect::Accept { id, .. } => {
+            tracing::info!(?transport, serializer, id, ?duration, ?params, result = "ok", "socket_connected");
+        }
+        Connect::Refuse | Connect::Error(_) => {
+            tracing::debug!(?transport, serializer, ?duration, ?params, result = "refused", "socket_connected");
+        }
+    }
+}
+
+/// Parameters as the log may have them.
+struct Filtered<'a>(&'a Params);
+
+impl fmt::Debug for Filtered<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secret = |key: &str| {
+            let key = key.to_ascii_lowercase();
+            key.contains("password") || key.contains("token")
+        };
+        let mut map = f.debug_map();
+        for (key, value) in self.0.iter() {
+            match value {
+                _ if secret(key) => map.entry(&key, &format_args!("[FILTERED]")),
+                Value::Text(text) => map.entry(&key, text),
+                Value::Map(params) => map.entry(&key, &Filtered(params)),
+                Value::List(_) => map.entry(&key, &format_args!("[..]")), // maps may be in it
+            };
+        }
+        map.finish()
     }
 }
 
@@ -446,5 +488,19 @@ impl From<UserSocket> for Mount {
 impl fmt::Debug for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mount").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_has_no_secrets() {
+        let query = "vsn=2.0.0&authToken=s1&user[Password]=s2&user[name]=a&_csrf_token=s3&tokens[]=s4&x[][token]=s5";
+        let logged = format!("{:?}", Filtered(&Params::parse(query).expect("a query")));
+        assert!(["s1", "s2", "s3", "s4", "s5"].iter().all(|secret| !logged.contains(secret)), "{logged}");
+        assert!(logged.contains("2.0.0") && logged.contains(r#""name": "a""#), "{logged}");
+        assert_eq!(logged.matches("[FILTERED]").count(), 4, "{logged}");
     }
 }
