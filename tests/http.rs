@@ -346,7 +346,8 @@ fn origins_are_checked() {
     let mut browser = Browser::new(
         Router::new()
             .scope("/host", |scope| scope.plug(OriginCheck(OriginPolicy::Host("site.test".into()))).get("/", |_| "in"))
-            .scope("/conn", |scope| scope.plug(OriginCheck(OriginPolicy::Conn)).get("/", |_| "in")),
+            .scope("/conn", |scope| scope.plug(OriginCheck(OriginPolicy::Conn)).get("/", |_| "in"))
+            .scope("/same", |scope| scope.plug(OriginCheck(OriginPolicy::SameHost)).get("/", |_| "in")),
     );
     for (target, origin, status) in [
         ("/host", "", 200),
@@ -355,6 +356,8 @@ fn origins_are_checked() {
         ("/host", "Origin: https://evilsite.test\r\n", 403),
         ("/conn", "Origin: http://site.test\r\n", 200),
         ("/conn", "Origin: https://site.test\r\n", 403),
+        ("/same", "Origin: https://site.test\r\n", 200),
+        ("/same", "Origin: https://site.test:8443\r\n", 403),
     ] {
         assert_eq!(browser.ask("GET", target, origin, "").status, status, "{target} {origin}");
     }

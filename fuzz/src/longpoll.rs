@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use wingbeat::MessageKind::{self, Binary, Text};
-use wingbeat::endpoint::body::{BATCH, messages};
+use wingbeat::endpoint::body::{BATCH, Batch, messages};
 
 const NDJSON: &[u8] = b"application/x-ndjson";
 
@@ -19,15 +19,14 @@ pub fn longpoll_body(data: &[u8]) {
     };
     let read = messages(content_type, body);
     assert_eq!(read, naive(content_type, body));
-    if let Some(read) = &read {
-        assert!((1..=100).contains(&read.len()) && BATCH == 100);
-        assert!(read.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() <= body.len());
-    }
+    let Batch { messages, broken } = &read;
+    assert!((usize::from(!broken)..=100).contains(&messages.len()) && BATCH == 100);
+    assert!(messages.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() <= body.len());
 }
 
-fn naive(content_type: Option<&[u8]>, body: &[u8]) -> Option<Vec<(MessageKind, Vec<u8>)>> {
+fn naive(content_type: Option<&[u8]>, body: &[u8]) -> Batch {
     if content_type != Some(NDJSON) {
-        return Some(vec![(Text, body.to_vec())]);
+        return Batch { messages: vec![(Text, body.to_vec())], broken: false };
     }
     let mut items = vec![Vec::new()];
     for byte in body {
@@ -38,14 +37,20 @@ fn naive(content_type: Option<&[u8]>, body: &[u8]) -> Option<Vec<(MessageKind, V
         }
     }
     items.truncate(100);
-    let mut read = Vec::new();
+    let mut messages: Vec<(MessageKind, Vec<u8>)> = Vec::new();
     for mut item in items {
         if item.last() == Some(&b'\r') {
             item.pop();
         }
-        read.push(if item.first() == Some(&b'[') { (Text, item) } else { (Binary, unbase64(&item)?) });
+        if item.first() == Some(&b'[') {
+            messages.push((Text, item));
+        } else if let Some(bytes) = unbase64(&item) {
+            messages.push((Binary, bytes));
+        } else {
+            return Batch { messages, broken: true };
+        }
     }
-    Some(read)
+    Batch { messages, broken: false }
 }
 
 /// RFC 4648 §4, with all of its padding, and zeros in the bits that are left over.

@@ -7,14 +7,29 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 /// Messages that one request may bring; those beyond are ignored.
 pub const BATCH: usize = 100;
 
-/// The messages of a body; none if one of a batch cannot be read. Any content type but that of batches makes the body one
-/// text message.
-pub fn messages(content_type: Option<&[u8]>, body: &[u8]) -> Option<Vec<(MessageKind, Vec<u8>)>> {
+/// What a body holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The messages up to one that cannot be read.
+    pub messages: Vec<(MessageKind, Vec<u8>)>,
+    /// Whether there was one: the session ends with it.
+    pub broken: bool,
+}
+
+/// The messages of a body. Any content type but that of batches makes the body one text message.
+pub fn messages(content_type: Option<&[u8]>, body: &[u8]) -> Batch {
     if content_type != Some(b"application/x-ndjson") {
-        return Some(vec![(MessageKind::Text, body.to_vec())]);
+        return Batch { messages: vec![(MessageKind::Text, body.to_vec())], broken: false };
     }
-    let items = body.split(|byte| *byte == b'\n').take(BATCH);
-    items.map(|item| message(item.strip_suffix(b"\r").unwrap_or(item))).collect()
+    let mut batch = Batch::default();
+    for item in body.split(|byte| *byte == b'\n').take(BATCH) {
+        let Some(message) = message(item.strip_suffix(b"\r").unwrap_or(item)) else {
+            batch.broken = true;
+            break;
+        };
+        batch.messages.push(message);
+    }
+    batch
 }
 
 /// An item of a batch: a text message, or a binary one in base64.

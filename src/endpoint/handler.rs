@@ -5,8 +5,8 @@ use super::line::{Desk, Gone, Line, Whose};
 use super::{Shared, body};
 
 use super::longpoll::{self, Ask, Reply, Session, SessionId, What};
-use super::mail::{Mail, PostOffice, conn_address};
-use super::mount::{Admitted, LongPollOptions, Refusal, Transport, Vars};
+use super::mail::{Mail, PostOffice, conn_address, mail_worker};
+use super::mount::{Admitted, Client, LongPollOptions, Refusal, Transport, Vars};
 use super::timers::TimerTable;
 use crate::channels::{Reason, Scratch, Socket};
 use crate::engine::{
@@ -39,6 +39,7 @@ pub struct Live {
     socket: Socket,
     mount: u16,
     address: u128,
+    client: Option<Box<Client>>,
 }
 
 impl EndpointHandler {
@@ -78,10 +79,8 @@ impl EndpointHandler {
             "POST" => {
                 let session = self.session_of(request, mount, &options);
                 let Some((session, _)) = session else { return longpoll::gone().into() };
-                match body::messages(request.header("content-type"), request.body()) {
-                    Some(messages) => self.forward(scope, session, request.id(), What::Post(messages)),
-                    None => longpoll::answer(&json!({ "status": 408 })).into(),
-                }
+                let batch = body::messages(request.header("content-type"), request.body());
+                self.forward(scope, session, request.id(), What::Post(batch))
             }
             _ => Response::text(400, "").into(),
         }
@@ -105,7 +104,7 @@ impl EndpointHandler {
         let ask = Ask { session, request, what };
         if session.worker == self.worker {
             self.asked(scope, ask);
-        } else if self.handle.mail_worker(session.worker, Mail::Ask(Box::new(ask))).is_err() {
+        } else if mail_worker(&self.handle, session.worker, Mail::Ask(Box::new(ask))).is_err() {
             self.requests.remove(&request);
             return Response::new(503).into();
         }
@@ -130,15 +129,15 @@ impl EndpointHandler {
             shared.mounts[usize::from(mount)].mount.admit(request, vars, shared.origin(mount), Transport::LongPoll);
         let Ok(Admitted { serializer, assigns, id: name, .. }) = admitted else { return refused() };
         let Ok(listener) = scope.listen() else { return Response::new(503) };
-        let socket =
-            Socket::new(Arc::clone(&shared.mounts[usize::from(mount)].mount.socket), serializer, assigns, name);
+        let place = &shared.mounts[usize::from(mount)].mount;
+        let client = place.client(&assigns, name.as_deref());
+        let socket = Socket::new(Arc::clone(&place.socket), serializer, assigns, name);
         self.made = self.made.wrapping_add(1);
         let slot = self.sessions.vacant_entry();
         let id = SessionId { worker: self.worker, number: u64::from(self.made) << 32 | slot.key() as u64 };
-        let session = slot.insert(Session::new(id, socket, listener, mount, options));
+        let session = slot.insert(Session::new(id, socket, listener, mount, options, client));
         self.listeners.insert(listener, id);
         session.begin(scope, &mut self.desk);
-        tracing::info!(transport = "longpoll", "a client connected");
         let token =
             shared.signer.sign_json(PURPOSE, &((shared.instance, mount), id.worker, id.number), SystemTime::now());
         longpoll::empty(410, &token.expect("numbers can be written"))
@@ -175,10 +174,14 @@ impl EndpointHandler {
         if !session_mut(&mut self.sessions, id).is_some_and(|session| session.state.closed) {
             return;
         }
-        let session = self.sessions.remove(index(id));
+        let mut session = self.sessions.remove(index(id));
         self.listeners.remove(&session.state.listener);
+        let (client, mount) = (session.take_client(), session.mount());
         let reply = session.bury(scope, &mut self.desk);
         self.send(scope, reply);
+        if let Some((client, reason)) = client {
+            self.shared.mounts[usize::from(mount)].mount.disconnected(&client, &reason, Transport::LongPoll);
+        }
     }
 
     /// Sends answers, or has them sent by the workers of their requests.
@@ -187,7 +190,7 @@ impl EndpointHandler {
             let (request, session) = (reply.request, reply.session);
             if request.worker == self.worker {
                 self.answer(scope, reply);
-            } else if self.handle.mail_worker(request.worker, Mail::Answer(Box::new(reply))).is_err() {
+            } else if mail_worker(&self.handle, request.worker, Mail::Answer(Box::new(reply))).is_err() {
                 tracing::warn!("a long-poll answer is not sent: the worker has no room for mail");
                 self.answered(session, request, false);
             }
@@ -202,7 +205,7 @@ impl EndpointHandler {
         let Some(id) = session.filter(|id| id.worker != self.worker) else {
             return self.answered(session, request, sent);
         };
-        if self.handle.mail_worker(id.worker, Mail::Answered { session: id, request, sent }).is_err() {
+        if mail_worker(&self.handle, id.worker, Mail::Answered { session: id, request, sent }).is_err() {
             tracing::warn!(sent, "a long-poll session does not learn what became of an answer");
         }
     }
@@ -212,21 +215,10 @@ impl EndpointHandler {
             session.answered(request, sent);
         }
     }
-
-    /// The sessions end; there will be no others.
-    fn drain(&mut self, scope: &mut Scope<'_>) {
-        self.draining = true;
-        let ids: Vec<_> = self.sessions.iter().map(|(_, session)| session.state.id).collect();
-        for id in ids {
-            self.with_session(scope, id, |session, scope, desk| {
-                session.act(scope, desk, |socket, outlet| socket.end(outlet, &Reason::Draining));
-                session.state.closed = true;
-                None
-            });
-        }
-    }
 }
 
+/// Bytes of a body that is read of a client without a session: what it gets is a word, whatever it sends.
+const STRANGER_BYTES: u32 = 4 << 10;
 /// What tokens of sessions are signed for.
 const PURPOSE: &str = "wingbeat longpoll session";
 
@@ -262,7 +254,7 @@ impl Handler for EndpointHandler {
             Err(Refusal::Response(response)) => return Upgrade::Reject(response),
         };
         let Admitted { serializer, assigns, id, protocol } = admitted;
-        tracing::info!(transport = "websocket", path = request.path(), id = id.as_deref(), "a client connects");
+        let client = place.mount.client(&assigns, id.as_deref());
         let socket = Socket::new(Arc::clone(&place.mount.socket), serializer, assigns, id);
         let mut with =
             Acceptance::new().profile(options.profile()).header("Cache-Control", "max-age=0, private, must-revalidate");
@@ -270,13 +262,15 @@ impl Handler for EndpointHandler {
             with = with.protocol(protocol);
         }
         let address = conn_address(request.id());
-        Upgrade::AcceptWith(Live { socket, mount, address }, with)
+        Upgrade::AcceptWith(Live { socket, mount, address, client }, with)
     }
 
     fn body_limit(&self, request: &Request<'_>) -> u32 {
-        match self.shared.longpoll(request.path()) {
-            Some((mount, _)) => self.shared.longpoll_options(mount).body_bytes,
-            None => request.body_limit(),
+        let Some((mount, _)) = self.shared.longpoll(request.path()) else { return request.body_limit() };
+        let options = self.shared.longpoll_options(mount);
+        match self.session_of(request, mount, options) {
+            Some(_) => options.body_bytes,
+            None => options.body_bytes.min(STRANGER_BYTES),
         }
     }
 
@@ -294,7 +288,7 @@ impl Handler for EndpointHandler {
                 session.request_gone(scope, desk, id);
                 None
             });
-        } else if self.handle.mail_worker(session.worker, Mail::RequestGone(session, id)).is_err() {
+        } else if mail_worker(&self.handle, session.worker, Mail::RequestGone(session, id)).is_err() {
             tracing::debug!("a long-poll session learns when it answers that its poll is gone");
         }
     }
@@ -338,6 +332,9 @@ impl Handler for EndpointHandler {
         };
         let mut gone = Gone { scope, desk: &mut self.desk, address: live.address };
         live.socket.end(&mut gone, &why);
+        if let Some(client) = live.client {
+            self.shared.mounts[usize::from(live.mount)].mount.disconnected(&client, &why, Transport::WebSocket);
+        }
     }
 
     fn heard(&mut self, scope: &mut Scope<'_>, listener: ListenerId, topic: &str, message: Message<'_>) {
@@ -364,8 +361,20 @@ impl Handler for EndpointHandler {
                 session.request_gone(scope, desk, request);
                 None
             }),
-            Mail::Drain => self.drain(scope),
             Mail::Letter(_) => {}
+        }
+    }
+
+    /// The sessions end; there will be no others.
+    fn draining(&mut self, scope: &mut Scope<'_>) {
+        self.draining = true;
+        let ids: Vec<_> = self.sessions.iter().map(|(_, session)| session.state.id).collect();
+        tracing::info!(worker = self.worker, connections = scope.connections(), sessions = ids.len(), "socket_drain");
+        for id in ids {
+            self.with_session(scope, id, |session, scope, desk| {
+                session.end(scope, desk, Reason::Draining);
+                None
+            });
         }
     }
 

@@ -3,18 +3,16 @@
 //! A session lives on the worker that made it; a request for it may come in on any, and is mailed there.
 #![forbid(unsafe_code)]
 
+use super::body::Batch;
 use super::line::{Desk, Whose};
 use super::mail::session_address;
-use super::mount::LongPollOptions;
+use super::mount::{Client, LongPollOptions};
 use crate::channels::{Address, Outlet, Reason, Refused, Scratch, Sent, Service, Socket, TimerKey};
 use crate::engine::{ConnId, ListenerId, Message, Request, Response, Scope};
 use crate::proto::{CloseCode, MessageKind};
 use serde_json::json;
 use std::collections::{HashMap, VecDeque};
 use std::{sync::Arc, time::Duration};
-
-/// Bytes of what a client sent while one of its joins is being decided.
-const WAITING_BYTES: usize = 1 << 20;
 
 /// A session, for as long as the process lives: never given to another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -37,7 +35,7 @@ pub(super) enum What {
     /// The token comes back with the messages.
     Poll(String),
     /// Messages of the client.
-    Post(Vec<(MessageKind, Vec<u8>)>),
+    Post(Batch),
 }
 
 /// One client that polls.
@@ -65,6 +63,9 @@ pub(super) struct State {
     waiting: VecDeque<(MessageKind, Vec<u8>)>,
     waiting_bytes: usize,
     pub(super) closed: bool,
+    /// Why, if it was not the client.
+    why: Option<Reason>,
+    pub(super) client: Option<Box<Client>>,
 }
 
 /// Messages in an answer of which it is not known yet whether its request still waits: it may be another worker's.
@@ -97,6 +98,7 @@ impl Session {
         listener: ListenerId,
         mount: u16,
         options: Arc<LongPollOptions>,
+        client: Option<Box<Client>>,
     ) -> Session {
         let state = State {
             id,
@@ -113,6 +115,8 @@ impl Session {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             closed: false,
+            why: None,
+            client,
         };
         Session { socket, state }
     }
@@ -155,18 +159,12 @@ impl Session {
     }
 
     /// Messages of the client. The answer says whether they were taken; replies come with the next poll.
-    pub(super) fn post(
-        &mut self,
-        scope: &mut Scope<'_>,
-        desk: &mut Desk,
-        request: ConnId,
-        messages: Vec<(MessageKind, Vec<u8>)>,
-    ) -> Vec<Reply> {
-        for (kind, bytes) in messages {
+    pub(super) fn post(&mut self, scope: &mut Scope<'_>, desk: &mut Desk, request: ConnId, batch: Batch) -> Vec<Reply> {
+        for (kind, bytes) in batch.messages {
             if self.state.held {
                 self.state.waiting_bytes += waiting_size(&bytes);
                 self.state.waiting.push_back((kind, bytes));
-                self.state.closed |= self.state.waiting_bytes > WAITING_BYTES;
+                self.state.closed |= self.state.waiting_bytes > self.state.options.waiting_bytes;
             } else {
                 self.act(scope, desk, |socket, outlet| socket.message(outlet, kind, &bytes));
             }
@@ -174,6 +172,7 @@ impl Session {
                 break;
             }
         }
+        self.state.closed |= batch.broken;
         let status = if self.state.closed { 408 } else { 200 };
         let taken = Reply::new(request, answer(&json!({ "status": status })));
         self.flush(scope, desk).into_iter().chain([taken]).collect()
@@ -209,12 +208,27 @@ impl Session {
             self.answered(flight.request, true); // the other worker had no room to say it
         }
         let Some((request, token)) = self.state.poll.take() else {
-            self.act(scope, desk, |socket, outlet| socket.end(outlet, &Reason::Inactive));
-            self.state.closed = true;
+            self.end(scope, desk, Reason::Inactive);
             return None;
         };
         self.arm(scope, desk, self.state.options.window * 3 / 2);
         Some(Reply::new(request, empty(204, &token)))
+    }
+
+    /// Ends what the client has joined; the session is to be buried.
+    pub(super) fn end(&mut self, scope: &mut Scope<'_>, desk: &mut Desk, reason: Reason) {
+        self.act(scope, desk, |socket, outlet| socket.end(outlet, &reason));
+        self.state.closed = true;
+        self.state.why = Some(reason);
+    }
+
+    /// The client, if somebody wants to know of its end, and why that is.
+    pub(super) fn take_client(&mut self) -> Option<(Box<Client>, Reason)> {
+        Some((self.state.client.take()?, self.state.why.take().unwrap_or(Reason::Closed)))
+    }
+
+    pub(super) fn mount(&self) -> u16 {
+        self.state.mount
     }
 
     /// The connection on which a poll waited is gone.
@@ -249,7 +263,8 @@ impl Outlet for Wire<'_, '_> {
         let Ok(text) = simdutf8::basic::from_utf8(bytes) else { return Sent::Invalid };
         self.state.out_bytes += text.len();
         self.state.out.push_back(text.into());
-        if self.state.out_bytes > self.state.options.buffer_bytes {
+        // A message larger than the whole buffer passes, alone: else the client would end up here each time anew.
+        if self.state.out_bytes > self.state.options.buffer_bytes && self.state.out.len() > 1 {
             tracing::debug!("a long-poll session is not polled as fast as messages come");
             self.state.closed = true;
         }
@@ -314,7 +329,23 @@ impl Outlet for Wire<'_, '_> {
     }
 }
 
+impl Ask {
+    /// Bytes that it holds.
+    pub(super) fn size(&self) -> usize {
+        let what = match &self.what {
+            What::Poll(token) => token.len(),
+            What::Post(batch) => batch.messages.iter().map(|(_, bytes)| waiting_size(bytes)).sum(),
+        };
+        size_of::<Self>() + what
+    }
+}
+
 impl Reply {
+    /// Bytes that it holds.
+    pub(super) fn size(&self) -> usize {
+        size_of::<Self>() + self.response.body.len()
+    }
+
     /// An answer without messages.
     fn new(request: ConnId, response: Response) -> Reply {
         Reply { request, response, session: None }

@@ -4,7 +4,7 @@
 use super::longpoll::{Ask, Reply, SessionId};
 use crate::channels::{Full, Letter, Post};
 use crate::driver::SocketId;
-use crate::engine::{ConnId, Handle};
+use crate::engine::{self, ConnId, Handle};
 use std::fmt;
 
 /// Mail of an endpoint's workers.
@@ -28,8 +28,24 @@ pub enum Mail {
     },
     /// A request that waits for a session's messages is gone.
     RequestGone(SessionId, ConnId),
-    /// The sessions of this worker end.
-    Drain,
+}
+
+impl Mail {
+    /// Bytes that it holds beyond its own, for the limit of a worker's mail.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Mail::Letter(letter) | Mail::Session(_, letter) => letter.size(),
+            Mail::Ask(ask) => ask.size(),
+            Mail::Answer(reply) => reply.size(),
+            Mail::Answered { .. } | Mail::RequestGone(..) => 0,
+        }
+    }
+}
+
+/// Sends mail to a worker, with its size.
+pub(super) fn mail_worker(handle: &Handle<Mail>, worker: u16, mail: Mail) -> Result<(), engine::Full> {
+    let size = mail.size();
+    handle.mail_worker_sized(worker, mail, size)
 }
 
 /// Carries letters to sockets, wherever they live.
@@ -51,9 +67,10 @@ impl Post for PostOffice {
         let worker = (id >> 64) as u16;
         let sent = if id & SESSION == 0 {
             let socket = SocketId { slot: id as u32, generation: (id >> 32) as u32 };
-            self.0.mail(ConnId { worker, socket, request: 0 }, Mail::Letter(letter))
+            let size = letter.size();
+            self.0.mail_sized(ConnId { worker, socket, request: 0 }, Mail::Letter(letter), size)
         } else {
-            self.0.mail_worker(worker, Mail::Session(SessionId { worker, number: id as u64 }, letter))
+            mail_worker(&self.0, worker, Mail::Session(SessionId { worker, number: id as u64 }, letter))
         };
         sent.map_err(|_| Full)
     }
@@ -68,7 +85,6 @@ impl fmt::Debug for Mail {
             Mail::Answer(_) => "Answer",
             Mail::Answered { .. } => "Answered",
             Mail::RequestGone(..) => "RequestGone",
-            Mail::Drain => "Drain",
         })
     }
 }

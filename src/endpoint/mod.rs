@@ -40,7 +40,7 @@ mod timers;
 pub use handler::{EndpointHandler, Live};
 pub use longpoll::SessionId;
 pub use mail::Mail;
-pub use mount::{Connect, ConnectInfo, LongPollOptions, Mount, Transport, WebSocketOptions};
+pub use mount::{Connect, ConnectInfo, Disconnected, LongPollOptions, Mount, Transport, WebSocketOptions};
 
 use crate::channels::token::{Signer, WeakSecret};
 use crate::channels::{Broadcast, OwnedPayload, PayloadError, ToPayload, direct_event, is_reserved};
@@ -109,13 +109,14 @@ pub enum BroadcastError {
 }
 
 impl Endpoint {
-    /// No sockets, no pages. Browsers may connect from pages of any host that they were served under
-    /// ([`OriginPolicy`] of the connection itself); see [`Endpoint::host`].
+    /// No sockets, no pages. Browsers may connect from pages of the host and port that they connect to, whatever the
+    /// scheme ([`OriginPolicy::SameHost`]): behind a proxy that speaks TLS too, if it passes on their `Host`. To name the
+    /// host is stricter; see [`Endpoint::host`].
     pub fn new() -> Endpoint {
         Endpoint {
             mounts: Vec::new(),
             router: Router::new(),
-            origin: OriginPolicy::Conn,
+            origin: OriginPolicy::SameHost,
             signer: None,
             config: Config::default(),
             workers: None,
@@ -214,6 +215,10 @@ impl Endpoint {
     /// all that is not its own. [`Endpoint::config`] and [`Endpoint::workers`] are then the server's affair, and
     /// [`EndpointHandle`] is made [`From`] the server's handle.
     ///
+    /// With long-polling, [`Limits::answer_timeout`](crate::engine::Limits::answer_timeout) has to exceed every
+    /// [`LongPollOptions::window`] by some seconds, else polls that wait are answered with 503: [`Endpoint::spawn_on`]
+    /// sees to that, a server of your own has to do it itself.
+    ///
     /// # Errors
     /// The system has no randomness for the secret that was not given.
     pub fn handlers(
@@ -304,9 +309,6 @@ impl EndpointHandle {
 
     /// Ends the endpoint: long-poll sessions at once, WebSockets in batches with 1012, then the workers.
     pub fn drain(&self, plan: Drain) {
-        for worker in 0..self.handle.workers() {
-            let _ = self.handle.mail_worker(worker, Mail::Drain);
-        }
         self.handle.drain(plan);
     }
 

@@ -1,14 +1,18 @@
 //! [`Mount`]: a kind of socket at a path, and who may connect to it (PHOENIX.md §1).
 #![forbid(unsafe_code)]
 
-use crate::channels::{Assigns, UserSocket};
+use crate::channels::{Assigns, Reason, UserSocket};
 use crate::engine::{Keepalive, Profile, Request, Response};
 use crate::http::{OriginPolicy, Params, Session, SessionCookie, Value, is_csrf_token};
 use crate::proto::CloseCode;
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// What a client connects with.
 #[derive(Debug)]
@@ -51,6 +55,7 @@ pub struct Mount {
     pub(super) socket: Arc<UserSocket>,
     connect: Box<dyn Fn(&ConnectInfo<'_>) -> Connect + Send + Sync>,
     on_error: Option<OnError>,
+    on_disconnect: Option<OnDisconnect>,
     pub(super) origin: Option<OriginPolicy>,
     auth_token: bool,
     session: Option<SessionCookie>,
@@ -60,6 +65,8 @@ pub struct Mount {
 }
 
 type OnError = Box<dyn Fn(&Request<'_>, &str) -> Response + Send + Sync>;
+
+type OnDisconnect = Box<dyn Fn(&Disconnected<'_>) + Send + Sync>;
 
 /// The names and values of a path's variables.
 pub(super) type Vars = Vec<(String, String)>;
@@ -85,10 +92,14 @@ pub struct LongPollOptions {
     pub window: Duration,
     /// How long a session's token is valid. Default 14 days.
     pub token_age: Duration,
-    /// Bytes of one request's body. Beyond: 413. Default 8,000,000.
+    /// Bytes of one request's body, if its token is that of a session; 4 KiB if not. Beyond: 413. Default 8,000,000.
     pub body_bytes: u32,
-    /// Bytes of messages that wait for a poll. Beyond: the session ends. Default 1 MiB.
+    /// Bytes of messages that wait for a poll. Beyond: the session ends, but for one message that waits alone. Default
+    /// 1 MiB.
     pub buffer_bytes: usize,
+    /// Bytes of messages that a client sent while one of its joins is being decided. Beyond: the session ends. Default
+    /// 1 MiB.
+    pub waiting_bytes: usize,
 }
 
 /// Whoever a client is, in the words of a status code: why it is refused.
@@ -96,6 +107,21 @@ pub struct LongPollOptions {
 pub(super) enum Refusal {
     Status(u16),
     Response(Response),
+}
+
+/// A client that is gone.
+#[derive(Clone, Copy, Debug)]
+pub struct Disconnected<'a> {
+    client: &'a Client,
+    reason: &'a Reason,
+    transport: Transport,
+}
+
+/// What `connect` gave a client, kept for [`Mount::on_disconnect`].
+#[derive(Debug, Default)]
+pub(super) struct Client {
+    assigns: Assigns,
+    id: Option<Box<str>>,
 }
 
 /// A client that may connect.
@@ -176,6 +202,37 @@ impl<'a> ConnectInfo<'a> {
     }
 }
 
+impl<'a> Disconnected<'a> {
+    /// The values that `connect` gave it.
+    pub fn assigns(&self) -> &'a Assigns {
+        &self.client.assigns
+    }
+
+    /// The id that `connect` gave it.
+    pub fn id(&self) -> Option<&'a str> {
+        self.client.id.as_deref()
+    }
+
+    /// Why: [`Reason::Draining`], [`Reason::Inactive`] (a long-poll session that was not polled), else
+    /// [`Reason::Closed`].
+    pub fn reason(&self) -> &'a Reason {
+        self.reason
+    }
+
+    /// WebSocket or long-poll.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+}
+
+impl Mount {
+    /// What is kept of a client for its end: nothing if nobody asks.
+    pub(super) fn client(&self, assigns: &Assigns, id: Option<&str>) -> Option<Box<Client>> {
+        self.on_disconnect.as_ref()?;
+        Some(Box::new(Client { assigns: assigns.clone(), id: id.map(Into::into) }))
+    }
+}
+
 impl Connect {
     /// The client may connect.
     pub fn accept() -> Connect {
@@ -206,6 +263,7 @@ impl Mount {
             socket: Arc::new(socket),
             connect: Box::new(|_| Connect::accept()),
             on_error: None,
+            on_disconnect: None,
             origin: None,
             auth_token: false,
             session: None,
@@ -226,6 +284,20 @@ impl Mount {
     pub fn on_error(mut self, answer: impl Fn(&Request<'_>, &str) -> Response + Send + Sync + 'static) -> Mount {
         self.on_error = Some(Box::new(answer));
         self
+    }
+
+    /// Called when a client that was connected is gone, its channels have ended and nothing can be sent any more: once per
+    /// WebSocket that was open, or long-poll session. A panic is logged and counted like one of a handler.
+    pub fn on_disconnect(mut self, hook: impl Fn(&Disconnected<'_>) + Send + Sync + 'static) -> Mount {
+        self.on_disconnect = Some(Box::new(hook));
+        self
+    }
+
+    /// Tells the program that a client is gone.
+    pub(super) fn disconnected(&self, client: &Client, reason: &Reason, transport: Transport) {
+        if let Some(hook) = &self.on_disconnect {
+            hook(&Disconnected { client, reason, transport });
+        }
     }
 
     /// The origins from which browsers may connect. Default: the endpoint's.
@@ -297,7 +369,10 @@ impl Mount {
         let session = self.session.as_ref().and_then(|cookie| cookie.read(request));
         let session = session.filter(|session| params.text("_csrf_token").is_some_and(|t| is_csrf_token(session, t)));
         let info = ConnectInfo { request, params, auth_token, session, transport };
-        match (self.connect)(&info) {
+        let begun = Instant::now();
+        let decision = (self.connect)(&info);
+        told(&info, serializer, &decision, begun.elapsed());
+        match decision {
             Connect::Accept { assigns, id } => Ok(Admitted { serializer, assigns, id, protocol }),
             Connect::Refuse => Err(Refusal::Status(403)),
             Connect::Error(reason) => match &self.on_error {
@@ -333,6 +408,41 @@ impl Mount {
     }
 }
 
+/// Logs what `connect` decided (PHOENIX.md §9), without passwords and tokens.
+fn told(info: &ConnectInfo<'_>, serializer: u8, decision: &Connect, duration: Duration) {
+    let (transport, params) = (info.transport, Filtered(&info.params));
+    match decision {
+        Connect::Accept { id, .. } => {
+            tracing::info!(?transport, serializer, id, ?duration, ?params, result = "ok", "socket_connected");
+        }
+        Connect::Refuse | Connect::Error(_) => {
+            tracing::debug!(?transport, serializer, ?duration, ?params, result = "refused", "socket_connected");
+        }
+    }
+}
+
+/// Parameters as the log may have them.
+struct Filtered<'a>(&'a Params);
+
+impl fmt::Debug for Filtered<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secret = |key: &str| {
+            let key = key.to_ascii_lowercase();
+            key.contains("password") || key.contains("token")
+        };
+        let mut map = f.debug_map();
+        for (key, value) in self.0.iter() {
+            match value {
+                _ if secret(key) => map.entry(&key, &format_args!("[FILTERED]")),
+                Value::Text(text) => map.entry(&key, text),
+                Value::Map(params) => map.entry(&key, &Filtered(params)),
+                Value::List(_) => map.entry(&key, &format_args!("[..]")), // maps may be in it
+            };
+        }
+        map.finish()
+    }
+}
+
 /// What the subprotocol that carries an auth token begins with.
 const BEARER: &str = "base64url.bearer.phx.";
 
@@ -364,6 +474,7 @@ impl Default for LongPollOptions {
             token_age: Duration::from_secs(14 * 24 * 3600),
             body_bytes: 8_000_000,
             buffer_bytes: 1 << 20,
+            waiting_bytes: 1 << 20,
         }
     }
 }
@@ -377,5 +488,19 @@ impl From<UserSocket> for Mount {
 impl fmt::Debug for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mount").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_has_no_secrets() {
+        let query = "vsn=2.0.0&authToken=s1&user[Password]=s2&user[name]=a&_csrf_token=s3&tokens[]=s4&x[][token]=s5";
+        let logged = format!("{:?}", Filtered(&Params::parse(query).expect("a query")));
+        assert!(["s1", "s2", "s3", "s4", "s5"].iter().all(|secret| !logged.contains(secret)), "{logged}");
+        assert!(logged.contains("2.0.0") && logged.contains(r#""name": "a""#), "{logged}");
+        assert_eq!(logged.matches("[FILTERED]").count(), 4, "{logged}");
     }
 }

@@ -73,7 +73,9 @@ pub struct Limits {
     pub connections_per_ip: u32,
     /// Mail that waits for one worker, in messages; beyond it goes to the overflow. Default 4,096.
     pub mail_messages: usize,
-    /// Bytes of a worker's mail overflow. Beyond: the sender gets [`Full`](super::Full). Default 4 MiB.
+    /// Bytes of mail that waits for one worker: of the first [`Limits::mail_messages`] what is above 1 KiB each, of the
+    /// overflow all. Beyond: the sender gets [`Full`](super::Full); a message that is larger than all this passes where
+    /// no other counts. Default 4 MiB.
     pub mail_overflow_bytes: usize,
     /// Topics that one connection is subscribed to. Beyond: an error to the caller. Default 1,024.
     pub subscriptions: u32,

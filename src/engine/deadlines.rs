@@ -182,6 +182,7 @@ impl<H: Handler> Engine<H> {
         let deadline = self.core.table.tick.wrapping_add(self.ticks(plan.deadline));
         self.drain = Some(Draining { plan, cursor: 0, deadline, told: false });
         self.core.table.draining = true;
+        self.ask(|handler, scope| handler.draining(scope));
         self.drain_batch();
     }
 

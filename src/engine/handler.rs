@@ -188,6 +188,12 @@ pub trait Handler: 'static {
         let _ = (conn, state, token);
     }
 
+    /// A drain has begun ([`Handle::drain`](super::Handle::drain)): what is no connection, such as sessions over plain
+    /// requests, ends here. Called once, before the first connection is closed.
+    fn draining(&mut self, scope: &mut Scope<'_>) {
+        let _ = scope;
+    }
+
     /// A timer of [`Scope::set_timer`] is due.
     fn timer(&mut self, scope: &mut Scope<'_>, token: u64) {
         let _ = (scope, token);

@@ -15,6 +15,9 @@ const OVERFLOWING: u8 = 1;
 /// The receiver is gone.
 const CLOSED: u8 = 2;
 
+/// Bytes of a message in the queue that count as none: so small ones cost nothing to count, and the queue has a limit
+/// all the same.
+const SMALL: usize = 1024;
 /// Entries whose memory the overflow keeps while it is empty.
 const KEEP: usize = 64;
 
@@ -23,8 +26,9 @@ const KEEP: usize = 64;
 pub struct LaneConfig {
     /// Messages in the lock-free queue (default 4,096). Beyond that they go to the overflow.
     pub capacity: usize,
-    /// Bytes in the overflow, as stated by the senders, but at least the size of the message type each (default 4 MiB).
-    /// Beyond that messages are refused and counted.
+    /// Bytes of messages, as stated by the senders: of those in the queue what is above 1 KiB each, of those in the
+    /// overflow all, and at least the size of the message type (default 4 MiB). Beyond that messages are refused and
+    /// counted; but one that is larger than all this goes to a queue in which no other counts.
     pub overflow_bytes: usize,
 }
 
@@ -47,8 +51,8 @@ pub fn lane<T>(config: LaneConfig, waker: Waker) -> (Sender<T>, Receiver<T>) {
         queue: ArrayQueue::new(config.capacity),
         route: AtomicU8::new(DIRECT),
         overflow: Mutex::new(VecDeque::new()),
-        overflow_bytes: AtomicUsize::new(0),
-        overflow_limit: config.overflow_bytes,
+        bytes: AtomicUsize::new(0),
+        limit: config.overflow_bytes,
         asleep: AtomicBool::new(false),
         waker,
         refused: AtomicU64::new(0),
@@ -93,13 +97,14 @@ pub struct Full<T>(pub T);
 /// other's write: either the receiver finds the message and stays awake, or the sender finds `asleep` and wakes it.
 /// Only the sender whose swap turns `asleep` off calls the waker: one wake per sleep, however many messages.
 struct Shared<T> {
-    queue: ArrayQueue<T>,
+    /// Messages, and what they have in `bytes`.
+    queue: ArrayQueue<(T, usize)>,
     /// `OVERFLOWING` exactly while the overflow is not empty; written under the lock of `overflow` only.
     route: AtomicU8,
     overflow: Mutex<VecDeque<(T, usize)>>,
-    /// Bytes of the overflow, and of what was taken from it and is not yet received. Grows under the lock only.
-    overflow_bytes: AtomicUsize,
-    overflow_limit: usize,
+    /// Bytes of everything that is not yet received, as far as they count.
+    bytes: AtomicUsize,
+    limit: usize,
     asleep: AtomicBool,
     waker: Waker,
     refused: AtomicU64,
@@ -107,19 +112,15 @@ struct Shared<T> {
 }
 
 impl<T> Sender<T> {
-    /// Sends a message that occupies `bytes` (what counts if it has to go to the overflow), and wakes the worker if it
-    /// sleeps. Neither blocks nor allocates unless the queue is full.
+    /// Sends a message that occupies `bytes`, and wakes the worker if it sleeps. Neither blocks nor allocates unless the
+    /// queue is full.
     ///
     /// # Errors
     /// [`Full`]: nothing was sent, and the refusal is counted.
     pub fn send(&self, value: T, bytes: usize) -> Result<(), Full<T>> {
-        let refused = match self.shared.route.load(Ordering::Acquire) {
-            DIRECT => self.shared.queue.push(value),
-            _ => Err(value),
-        };
-        let sent = match refused {
-            Ok(()) => Ok(()),
-            Err(value) => self.shared.push_overflow(value, bytes),
+        let sent = match self.shared.route.load(Ordering::Acquire) {
+            DIRECT => self.shared.push(value, bytes),
+            _ => self.shared.push_overflow(value, bytes),
         };
         match sent {
             Ok(()) => self.shared.wake(),
@@ -144,7 +145,8 @@ impl<T> Receiver<T> {
     /// The next message, if there is one. Takes a lock only if there was an overflow, once for all that is in it.
     pub fn receive(&mut self) -> Option<T> {
         if self.taken.is_empty() {
-            if let Some(value) = self.shared.queue.pop() {
+            if let Some((value, bytes)) = self.shared.queue.pop() {
+                self.shared.release(bytes);
                 return Some(value);
             }
             if self.shared.route.load(Ordering::Acquire) == DIRECT {
@@ -153,9 +155,7 @@ impl<T> Receiver<T> {
             self.take_overflow();
         }
         let (value, bytes) = self.taken.pop_front()?;
-        if bytes > 0 {
-            self.shared.overflow_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
+        self.shared.release(bytes);
         if self.taken.is_empty() {
             self.taken.shrink_to(KEEP);
         }
@@ -205,8 +205,8 @@ impl<T> Receiver<T> {
     /// Moves everything that waits to `taken`, in order.
     fn take_overflow(&mut self) {
         let mut overflow = self.shared.lock();
-        while let Some(value) = self.shared.queue.pop() {
-            self.taken.push_back((value, 0));
+        while let Some(entry) = self.shared.queue.pop() {
+            self.taken.push_back(entry);
         }
         self.taken.append(&mut overflow);
         overflow.shrink_to(KEEP);
@@ -264,18 +264,43 @@ impl<T> fmt::Display for Full<T> {
 impl<T> std::error::Error for Full<T> {}
 
 impl<T> Shared<T> {
+    /// To the queue, or to the overflow if that is full.
+    fn push(&self, value: T, bytes: usize) -> Result<(), Full<T>> {
+        let counted = bytes.saturating_sub(SMALL);
+        // One message above the limit passes, alone: else it never would.
+        if counted > 0 && !self.reserve(counted, |before| before == 0) {
+            return Err(Full(value));
+        }
+        let Err((value, counted)) = self.queue.push((value, counted)) else { return Ok(()) };
+        self.release(counted);
+        self.push_overflow(value, bytes)
+    }
+
     fn push_overflow(&self, value: T, bytes: usize) -> Result<(), Full<T>> {
         let mut overflow = self.lock();
         // A message that states no bytes still occupies its place: the overflow has no other limit.
         let bytes = bytes.max(size_of::<T>()).max(1);
-        let room = self.overflow_limit.saturating_sub(self.overflow_bytes.load(Ordering::Relaxed));
-        if self.route.load(Ordering::Relaxed) == CLOSED || bytes > room {
+        if self.route.load(Ordering::Relaxed) == CLOSED || !self.reserve(bytes, |_| false) {
             return Err(Full(value));
         }
-        self.overflow_bytes.fetch_add(bytes, Ordering::Relaxed);
         overflow.push_back((value, bytes));
         self.route.store(OVERFLOWING, Ordering::Release);
         Ok(())
+    }
+
+    /// Counts bytes, if they are within the limit or `beyond` allows it of what is counted already.
+    fn reserve(&self, bytes: usize, beyond: impl Fn(usize) -> bool) -> bool {
+        let reserved = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+            let after = before.saturating_add(bytes);
+            (after <= self.limit || beyond(before)).then_some(after)
+        });
+        reserved.is_ok()
+    }
+
+    fn release(&self, bytes: usize) {
+        if bytes > 0 {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     fn wake(&self) {
@@ -353,11 +378,11 @@ mod tests {
                 }
                 prop_assert_eq!(receiver.len(), model.len());
                 prop_assert_eq!(receiver.is_empty(), model.is_empty());
-                prop_assert!(receiver.shared.overflow_bytes.load(Ordering::Relaxed) <= limit);
+                prop_assert!(receiver.shared.bytes.load(Ordering::Relaxed) <= limit);
             }
             prop_assert_eq!(receiver.refused(), refused);
             prop_assert_eq!(receive_all(&mut receiver), Vec::from(model));
-            prop_assert_eq!(receiver.shared.overflow_bytes.load(Ordering::Relaxed), 0);
+            prop_assert_eq!(receiver.shared.bytes.load(Ordering::Relaxed), 0);
         }
     }
 
@@ -401,7 +426,7 @@ mod tests {
             }
         }
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert!(receiver.is_empty() && receiver.shared.overflow_bytes.load(Ordering::Relaxed) == 0);
+        assert!(receiver.is_empty() && receiver.shared.bytes.load(Ordering::Relaxed) == 0);
     }
 
     #[test]
@@ -457,6 +482,22 @@ mod tests {
         }
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert!(receiver.woken() <= announced);
+    }
+
+    #[test]
+    fn bytes_in_the_queue_have_a_limit_too() {
+        let (sender, mut receiver) = small(64, 10_000);
+        let large = 4_000 + SMALL;
+        assert_eq!((sender.send(0, large), sender.send(1, large)), (Ok(()), Ok(())));
+        assert_eq!(sender.send(2, large), Err(Full(2)));
+        assert!((3..13).all(|id| sender.send(id, SMALL).is_ok()), "small ones are not counted");
+        assert_eq!(receiver.receive(), Some(0));
+        assert_eq!((sender.send(13, large), sender.send(14, large)), (Ok(()), Err(Full(14))));
+        assert_eq!(receive_all(&mut receiver).len(), 12);
+        assert_eq!(sender.send(15, 1 << 20), Ok(()), "one that is above the limit passes, alone");
+        assert_eq!(sender.send(16, large), Err(Full(16)));
+        assert_eq!(receive_all(&mut receiver), [15]);
+        assert_eq!(receiver.shared.bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -147,14 +147,27 @@ impl<M: Send + 'static> Handle<M> {
     }
 
     /// Calls [`Handler::mail`](super::Handler::mail) of one connection. Dropped, and counted, if it is gone by then.
+    /// For mail that owns next to nothing on the heap; else see [`Handle::mail_sized`].
     pub fn mail(&self, id: ConnId, mail: M) -> Result<(), Full> {
-        self.ports.post(id.worker.into(), Mail::User { id: id.socket, mail }, size_of::<M>())
+        self.mail_sized(id, mail, 0)
+    }
+
+    /// As [`Handle::mail`], for mail that owns `bytes` on the heap: they count towards
+    /// [`Limits::mail_overflow_bytes`](super::Limits::mail_overflow_bytes).
+    pub fn mail_sized(&self, id: ConnId, mail: M, bytes: usize) -> Result<(), Full> {
+        self.ports.post(id.worker.into(), Mail::User { id: id.socket, mail }, size_of::<M>().saturating_add(bytes))
     }
 
     /// Calls [`Handler::worker_mail`](super::Handler::worker_mail) on one worker: for what belongs to no connection.
-    /// [`Full`] for a worker that there is not, too.
+    /// [`Full`] for a worker that there is not, too. For mail that owns next to nothing on the heap; else see
+    /// [`Handle::mail_worker_sized`].
     pub fn mail_worker(&self, worker: u16, mail: M) -> Result<(), Full> {
-        self.ports.post(worker.into(), Mail::Worker { mail }, size_of::<M>())
+        self.mail_worker_sized(worker, mail, 0)
+    }
+
+    /// As [`Handle::mail_worker`], for mail that owns `bytes` on the heap; see [`Handle::mail_sized`].
+    pub fn mail_worker_sized(&self, worker: u16, mail: M, bytes: usize) -> Result<(), Full> {
+        self.ports.post(worker.into(), Mail::Worker { mail }, size_of::<M>().saturating_add(bytes))
     }
 
     /// Workers that this handle reaches, numbered from 0.
@@ -164,7 +177,12 @@ impl<M: Send + 'static> Handle<M> {
 
     /// Answers an opening handshake that the handler put off with [`Upgrade::Later`](super::Upgrade::Later).
     pub fn answer_upgrade(&self, id: ConnId, mail: M) -> Result<(), Full> {
-        self.ports.post(id.worker.into(), Mail::Upgrade { id: id.socket, mail }, size_of::<M>())
+        self.answer_upgrade_sized(id, mail, 0)
+    }
+
+    /// As [`Handle::answer_upgrade`], for mail that owns `bytes` on the heap; see [`Handle::mail_sized`].
+    pub fn answer_upgrade_sized(&self, id: ConnId, mail: M, bytes: usize) -> Result<(), Full> {
+        self.ports.post(id.worker.into(), Mail::Upgrade { id: id.socket, mail }, size_of::<M>().saturating_add(bytes))
     }
 
     /// Starts the closing handshake of one connection.

@@ -7,18 +7,21 @@ use crate::engine::{Request, Response};
 use std::{error, fmt, sync::Arc};
 
 /// Which origins are allowed. Without an `Origin` in the request all of them say yes: what sends none is no page.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum OriginPolicy {
     /// All.
-    #[default]
     Any,
     /// Those of this host, whatever their scheme and port.
     Host(String),
     /// Those that one of these allows; see [`OriginPolicy::list`].
     List(Vec<Pattern>),
-    /// Those with scheme, host and port of the request itself: `http`, and its `Host`.
+    /// Those with scheme, host and port of the request itself: `http`, and its `Host`. Behind a proxy that speaks TLS
+    /// that is no page's.
     Conn,
+    /// Those with host and port of the request's `Host`, whatever their scheme; a `Host` without a port stands for 80
+    /// and 443. Behind a proxy this needs the `Host` that the browser sent.
+    SameHost,
     /// Those about which this says yes. It is asked also about those without a host (`null`).
     Check(Arc<dyn Fn(&Origin<'_>) -> bool + Send + Sync>),
 }
@@ -64,6 +67,7 @@ impl fmt::Debug for OriginPolicy {
             OriginPolicy::Host(host) => f.debug_tuple("Host").field(host).finish(),
             OriginPolicy::List(list) => f.debug_tuple("List").field(list).finish(),
             OriginPolicy::Conn => f.write_str("Conn"),
+            OriginPolicy::SameHost => f.write_str("SameHost"),
             OriginPolicy::Check(_) => f.write_str("Check(..)"),
         }
     }
@@ -96,11 +100,13 @@ impl OriginPolicy {
             OriginPolicy::Check(check) => check(&origin),
             OriginPolicy::Host(own) => origin.host.is_some_and(|host| host.eq_ignore_ascii_case(own)),
             OriginPolicy::List(list) => list.iter().any(|pattern| pattern.allows(&origin)),
-            OriginPolicy::Conn => host.and_then(|host| std::str::from_utf8(host).ok()).is_some_and(|host| {
-                let (host, port) = split_port(host);
+            OriginPolicy::Conn => origin.is_of(host, |port| {
                 origin.scheme.is_some_and(|origin| origin.eq_ignore_ascii_case(scheme))
-                    && origin.host.is_some_and(|origin| origin.eq_ignore_ascii_case(host))
                     && origin.port == port.or_else(|| default_port(scheme))
+            }),
+            OriginPolicy::SameHost => origin.is_of(host, |port| match port {
+                Some(_) => origin.port == port,
+                None => matches!(origin.port, Some(80 | 443)),
             }),
         }
     }
@@ -142,10 +148,17 @@ impl<'a> Origin<'a> {
         let port = port.or_else(|| scheme.and_then(default_port));
         Origin { whole, scheme, host: (!host.is_empty()).then_some(host), port }
     }
+
+    /// Whether its host is that of a `Host` field, and the field's port is right.
+    fn is_of(&self, host: Option<&[u8]>, port_is_right: impl FnOnce(Option<u16>) -> bool) -> bool {
+        let Some(host) = host.and_then(|host| std::str::from_utf8(host).ok()) else { return false };
+        let (host, port) = split_port(host);
+        self.host.is_some_and(|own| own.eq_ignore_ascii_case(host)) && port_is_right(port)
+    }
 }
 
 /// Refuses requests of origins that the policy does not allow: 403 without a body.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct OriginCheck(pub OriginPolicy);
 
 impl Plug for OriginCheck {
@@ -238,6 +251,20 @@ mod tests {
         );
         assert!(OriginPolicy::Conn.allows_at(Some(b"https://[::1]"), "https", Some(b"[::1]:443")));
         assert!(!OriginPolicy::Conn.allows_at(Some(b"https://[::1]"), "https", None));
+        let same = OriginPolicy::SameHost;
+        check(
+            &same,
+            &["http://me.com:4000", "https://ME.com:4000"],
+            &["https://me.com", "http://you.com:4000", "https://me.com.evil.com:4000", "https://evil@me.com", "null"],
+        );
+        let at = |origin: &str, host: &str| same.allows_at(Some(origin.as_bytes()), "http", Some(host.as_bytes()));
+        assert!(
+            at("https://me.com", "me.com") && at("http://me.com", "me.com") && at("https://me.com:443", "me.com:443")
+        );
+        assert!(
+            !at("https://me.com:8443", "me.com") && !at("x://me.com", "me.com") && !at("https://me.com", "me.com:80")
+        );
+        assert!(!same.allows_at(Some(b"https://me.com"), "http", None) && !at("https://", ""));
         let policy = OriginPolicy::Check(Arc::new(|origin| origin.whole == "null" || origin.port == Some(80)));
         check(&policy, &["null", "http://x"], &["https://x", "file://"]);
     }

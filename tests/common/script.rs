@@ -89,6 +89,8 @@ pub struct Record {
     pub foreign: Vec<Foreign>,
     pub events: Vec<Event>,
     pub last_published: Option<Published>,
+    /// Workers that began to drain, and their open connections then.
+    pub drains: Vec<(u16, u32)>,
     pub published: u64,
     pub upgrades_accepted: u64,
     /// The newest connection of each key.
@@ -448,6 +450,11 @@ impl Handler for Script {
             _ if mail == "panic" => self.panic(),
             _ => {}
         }
+    }
+
+    fn draining(&mut self, scope: &mut Scope<'_>) {
+        self.record.borrow_mut().drains.push((scope.worker(), scope.connections()));
+        scope.publish("draining", Message::text("farewell"));
     }
 
     fn heard(&mut self, scope: &mut Scope<'_>, listener: ListenerId, topic: &str, message: Message<'_>) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wingbeat::channels::{Channel, Ctx, Info, Join, JoinCtx, JoinRef, Outcome, Payload, Reason, UserSocket};
-use wingbeat::endpoint::{Connect, Endpoint, LongPollOptions, Mount};
+use wingbeat::endpoint::{Connect, Endpoint, LongPollOptions, Mount, Transport};
 use wingbeat::engine::Drain;
 
 const BATCH: &str = "application/x-ndjson";
@@ -110,20 +110,25 @@ impl Poller {
         body(&mut poll).expect("an answer at once")
     }
 
-    fn messages(&self, world: &mut World) -> Vec<Value> {
-        read(&self.now(world))
-    }
-
-    fn post(&self, world: &mut World, content_type: &str, body_of: &str) -> Value {
+    /// A POST that was not waited for.
+    fn request(&self, world: &World, content_type: &str, body_of: &str) -> Http {
         let length = body_of.len();
-        let mut post = world.http(
+        world.http(
             1,
             &format!(
                 "POST /socket/longpoll?vsn=2.0.0&token={} HTTP/1.1\r\nHost: sim\r\nContent-Type: {content_type}\r\n\
                  Content-Length: {length}\r\n\r\n{body_of}",
                 self.token
             ),
-        );
+        )
+    }
+
+    fn messages(&self, world: &mut World) -> Vec<Value> {
+        read(&self.now(world))
+    }
+
+    fn post(&self, world: &mut World, content_type: &str, body_of: &str) -> Value {
+        let mut post = self.request(world, content_type, body_of);
         world.settle();
         body(&mut post).expect("an answer at once")
     }
@@ -307,14 +312,22 @@ fn batches() {
     // With parameters it is another type: the whole body is one message.
     assert_eq!(poller.post(&mut world, "application/x-ndjson; charset=utf-8", &push(9)), status(200));
     assert_eq!(poller.messages(&mut world).len(), 1);
-    assert_eq!(poller.post(&mut world, BATCH, "no base64"), status(408));
-    assert_eq!(
-        poller.post(&mut world, BATCH, &(push(10) + "\n")),
-        status(408),
-        "behind the line end is an empty message"
-    );
-    assert_eq!(poller.now(&mut world), status(410));
-    world.assert_no_sessions();
+}
+
+#[test]
+fn an_item_that_cannot_be_read_ends_the_session_after_those_before_it() {
+    let push = r#"["1","2","room:a","say",{"n":7}]"#;
+    for (rest, end) in [("no base64", "an item"), ("", "behind the line end is an empty message")] {
+        let (mut world, notes, poller) = joined();
+        let watcher = Poller::new(&mut world, 1);
+        assert_eq!(watcher.post(&mut world, "", r#"["1","1","room:a","phx_join",{}]"#), status(200));
+        assert_eq!(watcher.messages(&mut world).len(), 1);
+        let batch = format!("{push}\n{rest}\n{push}");
+        assert_eq!(poller.post(&mut world, BATCH, &batch), status(408), "{end}");
+        assert_eq!(watcher.messages(&mut world), [heard(7)], "{end}");
+        assert_eq!(*notes.reasons.lock().unwrap(), [Reason::Closed]);
+        assert_eq!(poller.now(&mut world), status(410));
+    }
 }
 
 #[test]
@@ -356,6 +369,44 @@ fn what_is_held_has_a_limit() {
         assert_eq!(poller.now(&mut world), status(410));
         world.assert_no_sessions();
     }
+}
+
+#[test]
+fn bodies_on_their_way_to_another_worker_have_a_limit() {
+    let mut config = crate::world::config();
+    config.limits.mail_overflow_bytes = 100_000;
+    let mut world = World::with(7, endpoint(&Notes::default()), 2, config);
+    let poller = Poller::new(&mut world, 0);
+    let text = format!(r#"[null,"1","phoenix","heartbeat",{{"x":"{}"}}]"#, "x".repeat(40_000));
+    let mut posts: Vec<Http> = (0..4).map(|_| poller.request(&world, "", &text)).collect();
+    let now = world.net.now();
+    (0..10).for_each(|_| world.workers[1].turn(now).expect("a turn"));
+    let refused = posts.iter_mut().filter_map(Http::answer).collect::<Vec<_>>();
+    assert!(refused.iter().all(|(head, _)| head.starts_with("HTTP/1.1 503 ")), "{refused:?}");
+    assert_eq!(refused.len(), 2, "two are 80,000 bytes");
+    world.settle();
+    assert_eq!(posts.iter_mut().filter_map(body).collect::<Vec<_>>(), [status(200), status(200)]);
+    assert_eq!(poller.messages(&mut world).len(), 2);
+    // Answers too are mail, on their way back.
+    assert_eq!(poller.post(&mut world, "", &text), status(200));
+    assert_eq!(poller.messages(&mut world).len(), 1);
+}
+
+#[test]
+fn one_message_larger_than_the_buffer_is_sent() {
+    let (mut world, notes, poller) = joined();
+    let text = "x".repeat(20_000);
+    world.handle.broadcast("room:a", "said", json!({ "text": text })).expect("there is room");
+    world.settle();
+    let messages = poller.messages(&mut world);
+    assert_eq!((messages.len(), &messages[0][4]["text"]), (1, &json!(text)));
+    world.settle();
+    assert!(notes.reasons.lock().unwrap().is_empty());
+    // But nothing goes behind it.
+    world.handle.broadcast("room:a", "said", json!({ "text": text })).expect("there is room");
+    said(&world, 1);
+    world.settle();
+    assert_eq!((notes.reasons.lock().unwrap().len(), poller.now(&mut world)), (1, status(410)));
 }
 
 #[test]
@@ -465,11 +516,51 @@ fn a_disconnect_and_a_drain_end_sessions() {
     // A connection that is there already may still ask.
     let late = world.raw(0);
     world.settle();
-    world.handle.drain(Drain::default());
+    world.handle.engine().drain(Drain::default());
     late.send(b"GET /socket/longpoll?vsn=2.0.0 HTTP/1.1\r\nHost: sim\r\n\r\n");
     world.settle();
     assert_eq!((body(&mut poll), &notes.reasons.lock().unwrap()[..]), (Some(status(410)), &[Reason::Draining][..]));
     world.assert_no_sessions();
+}
+
+#[test]
+fn the_program_learns_of_clients_that_are_gone() {
+    let gone: Arc<Mutex<Vec<_>>> = Arc::default();
+    let note = Arc::clone(&gone);
+    let mount = Mount::new(UserSocket::new())
+        .longpoll(LongPollOptions::default())
+        .connect(|info| match info.param("name") {
+            Some("nobody") => Connect::Refuse,
+            name => Connect::accept().id(format!("users:{}", name.unwrap_or("x"))).assign(7_u32),
+        })
+        .on_disconnect(move |client| {
+            let assigned = client.assigns().get::<u32>().copied();
+            let id = client.id().map(str::to_owned);
+            note.lock().unwrap().push((client.transport(), id, assigned, client.reason().clone()));
+        });
+    let mut world = World::new(7, Endpoint::new().socket("/socket", mount), 2);
+    let at = |transport, reason| (transport, Some("users:me".to_owned()), Some(7), reason);
+    let expect = |world: &mut World, expected: &[_]| {
+        world.settle();
+        assert_eq!(std::mem::take(&mut *gone.lock().unwrap()), expected);
+    };
+    get(&mut world, 0, "/socket/longpoll?vsn=2.0.0&name=nobody", "");
+    let client = world.open(1, "&name=me");
+    Poller::new(&mut world, 0);
+    expect(&mut world, &[]);
+    client.close(1000);
+    expect(&mut world, &[at(Transport::WebSocket, Reason::Closed)]);
+    world.pass(15_100);
+    expect(&mut world, &[at(Transport::LongPoll, Reason::Inactive)]);
+    Poller::new(&mut world, 0);
+    let _client = world.open(1, "&name=me");
+    world.handle.disconnect("users:me").expect("there is room");
+    world.settle();
+    assert_eq!(gone.lock().unwrap().len(), 2);
+    gone.lock().unwrap().clear();
+    Poller::new(&mut world, 0);
+    world.handle.drain(Drain::default());
+    expect(&mut world, &[at(Transport::LongPoll, Reason::Draining)]);
 }
 
 #[test]
@@ -484,4 +575,26 @@ fn a_body_has_a_limit() {
     );
     world.settle();
     assert!(post.answer().expect("an answer").0.starts_with("HTTP/1.1 413 "));
+    // A large one is for who has a session.
+    let large = "x".repeat(5000);
+    assert_eq!(poller.post(&mut world, "", &format!(r#"["1","2","room:a","echo","{large}"]"#)), status(200));
+    let stranger = Poller { token: poller.token.replace('.', "x") };
+    let mut post = stranger.request(&world, "", &large);
+    world.settle();
+    assert!(post.answer().expect("an answer").0.starts_with("HTTP/1.1 413 "));
+    assert_eq!(stranger.post(&mut world, "", &large[..4000]), status(410));
+}
+
+#[test]
+fn what_a_join_holds_back_is_an_option() {
+    let options = LongPollOptions { waiting_bytes: 2000, ..LongPollOptions::default() };
+    let notes = Notes::default();
+    let room = notes.clone();
+    let mount = Mount::new(UserSocket::new().channel("room:*", move || Room(room.clone()))).longpoll(options);
+    let mut world = World::new(7, Endpoint::new().socket("/socket", mount), 2);
+    let poller = Poller::new(&mut world, 0);
+    let echo = format!(r#"["1","1","room:a","echo","{}"]"#, "x".repeat(700));
+    assert_eq!(poller.post(&mut world, "", r#"["2","2","room:slow","phx_join",{}]"#), status(200));
+    let taken = (0..10).take_while(|_| poller.post(&mut world, "", &echo) == status(200)).count();
+    assert_eq!(taken, 2);
 }

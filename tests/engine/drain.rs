@@ -149,6 +149,21 @@ fn who_comes_during_a_drain_is_refused() {
 }
 
 #[test]
+fn the_handler_is_told_once_before_the_first_is_closed() {
+    let mut world = World::new(3, config(), 2);
+    let mut raws = [world.open_with(1, "sub draining"), world.open(2), world.open(3)];
+    world.handle.drain(plan(100));
+    world.handle.drain(plan(1));
+    world.settle();
+    let mut drains = world.record.borrow().drains.clone();
+    drains.sort_unstable();
+    assert_eq!(drains.iter().map(|(worker, _)| *worker).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(drains.iter().map(|(_, open)| open).sum::<u32>(), 3);
+    assert_eq!(closed(&mut raws), 3);
+    assert!(raws[0].read().texts().contains(&"farewell"), "what it says then comes before the Close");
+}
+
+#[test]
 fn a_second_drain_changes_nothing() {
     let mut world = World::one(config());
     let mut raws: Vec<_> = (1..=4).map(|key| world.open(key)).collect();

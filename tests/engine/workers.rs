@@ -88,6 +88,30 @@ fn mail_is_refused_when_full_and_taken_later() {
     assert_eq!(raw.read().texts(), ["0", "1", "2", "yes"]);
 }
 
+/// The queue has room for 4,096, but what mail owns counts from the first on.
+#[test]
+fn mail_that_states_its_bytes_is_refused_at_their_limit() {
+    let mut config = config();
+    config.limits.mail_overflow_bytes = 100_000;
+    let mut world = World::one(config);
+    let mut raw = world.open(1);
+    let id = world.record.borrow().ids[&1];
+    for _ in 0..2 {
+        let outcomes: Vec<_> = (0..4).map(|i| world.handle.mail_sized(id, format!("say {i}"), 40_000)).collect();
+        assert_eq!(outcomes, [Ok(()), Ok(()), Err(Full), Err(Full)]);
+        assert_eq!(world.handle.mail_worker_sized(0, "x".into(), 40_000), Err(Full));
+        assert_eq!(world.handle.answer_upgrade_sized(id, "x".into(), 40_000), Err(Full));
+        assert_eq!(world.handle.send(id, Message::binary(&[0; 40_000])), Err(Full));
+        assert_eq!(world.handle.mail(id, "say small".into()), Ok(()), "small mail has its place in the queue");
+        world.settle();
+        assert_eq!(world.handle.mail_worker_sized(0, "larger than all that".into(), 1 << 20), Ok(()));
+        assert_eq!(world.handle.mail_worker_sized(0, "x".into(), 40_000), Err(Full), "it is alone there");
+        world.settle();
+    }
+    assert_eq!(world.counters().mail_refused, 12);
+    assert_eq!(raw.read().texts(), ["0", "1", "small"].repeat(2));
+}
+
 #[test]
 fn mail_for_a_worker_finds_it_and_may_be_refused() {
     let mut config = config();

@@ -177,6 +177,10 @@ impl Handler for Service {
         self.endpoint.timer(scope, token);
     }
 
+    fn draining(&mut self, scope: &mut Scope<'_>) {
+        self.endpoint.draining(scope);
+    }
+
     fn request_gone(&mut self, scope: &mut Scope<'_>, id: ConnId) {
         self.endpoint.request_gone(scope, id);
     }
