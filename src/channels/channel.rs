@@ -79,7 +79,7 @@ pub enum Join {
     /// `error` with a payload; the official client tries again, ever more slowly. See [`Join::refuse`].
     Refuse(OwnedPayload),
     /// Later, by whoever holds what [`JoinCtx::later`] gave. What the client sends meanwhile on this connection waits, in
-    /// order; everybody else goes on.
+    /// order; everybody else goes on. No longer than [`UserSocket::join_timeout`](super::UserSocket::join_timeout).
     Later,
 }
 

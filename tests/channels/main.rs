@@ -182,7 +182,7 @@ impl Channel for Probe {
             "timer" => {
                 let key = ctx.set_timer(Duration::from_millis(number("after")), number("token"));
                 let set = key.map(|key| self.timers.insert(number("token"), key));
-                return if set.is_ok() { Outcome::NoReply } else { Outcome::error(json!({})) };
+                if set.is_ok() { Outcome::NoReply } else { Outcome::error(json!({})) }
             }
             "cancel" => {
                 ctx.cancel_timer(self.timers[&number("token")]);

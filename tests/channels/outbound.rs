@@ -275,7 +275,7 @@ fn push_to_is_not_heard_by_who_joins_or_watches_the_topic_of_the_id() {
 #[test]
 fn nobody_sends_an_event_of_the_protocol() {
     for order in ["broadcast as", "push as", "push_to as"] {
-        for event in ["phx_close", "phx_error", "phx_direct\x006\x00room:asaid", "phx_"] {
+        for event in ["phx_close", "phx_error", "phx_direct\x006\0room:asaid", "phx_"] {
             let (kit, spy) = kit();
             let (anna, bert) = (kit.connect_as(Assigns::new(), Some("users:anna")), kit.connect());
             anna.join("room:a", json!({})).expect("joined");

@@ -3,8 +3,9 @@
 
 use crate::world::World;
 use serde_json::json;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use wingbeat::channels::{Channel, Ctx, Info, Join, JoinCtx, Outcome, Payload, TimerKey, UserSocket};
+use wingbeat::channels::{Channel, Ctx, Info, Join, JoinCtx, JoinRef, Outcome, Payload, TimerKey, UserSocket};
 use wingbeat::endpoint::Endpoint;
 
 /// `set N`: so many timers, due in an hour; `cancel`: the newest; `soon`: one that is due in 20 ms.
@@ -34,6 +35,45 @@ impl Channel for Alarms {
         }
         Outcome::NoReply
     }
+}
+
+/// Somebody was to answer its joins, and does not.
+struct Undecided(Arc<Mutex<Vec<JoinRef>>>);
+
+impl Channel for Undecided {
+    fn join(&mut self, ctx: &mut JoinCtx<'_>, _: &str, _: Payload<'_>) -> Join {
+        self.0.lock().expect("nobody panics").push(ctx.later());
+        Join::Later
+    }
+
+    fn handle_in(&mut self, _: &mut Ctx<'_>, _: &str, _: Payload<'_>) -> Outcome {
+        Outcome::NoReply
+    }
+}
+
+#[test]
+fn a_connection_is_not_held_forever_by_a_join_that_nobody_answers() {
+    let promises = Arc::default();
+    let kept = Arc::clone(&promises);
+    let socket = UserSocket::new()
+        .channel("*", move || Undecided(Arc::clone(&promises)))
+        .join_timeout(Duration::from_millis(100));
+    let mut world = World::new(1, Endpoint::new().socket("/socket", socket), 1);
+    let mut client = world.open(0, "");
+    client.send(&json!(["1", "1", "a", "phx_join", {}]));
+    client.send(&json!([null, "2", "phoenix", "heartbeat", {}]));
+    world.settle();
+    assert!(client.take().is_empty());
+    world.pass(150);
+    let answers = client.take();
+    assert_eq!(answers[0][4], json!({ "status": "error", "response": { "reason": "join crashed" } }));
+    assert_eq!((answers.len(), &answers[1][1]), (2, &json!("2")), "what was held back is heard");
+    // One that waits when its client goes leaves no timer behind.
+    client.send(&json!(["3", "3", "b", "phx_join", {}]));
+    assert_eq!((timers(&mut world), kept.lock().expect("nobody panics").len()), (1, 2));
+    client.peer.close();
+    world.settle();
+    world.assert_empty();
 }
 
 fn timers(world: &mut World) -> u64 {
