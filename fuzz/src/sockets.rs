@@ -1,4 +1,5 @@
-//! `socket_ops`: messages, broadcasts, timers and letters for three sockets, against what PHOENIX.md promises a client.
+//! `socket_ops`: messages, broadcasts, timers and letters for three sockets, against what
+//! docs/phoenix-wire.md promises a client.
 #![forbid(unsafe_code)]
 
 mod channel;

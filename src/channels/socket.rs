@@ -1,4 +1,4 @@
-//! [`Socket`]: one client's connection, which carries its channels (PHOENIX.md §3 and §4 name the rules).
+//! [`Socket`]: one client's connection, which carries its channels (docs/phoenix-wire.md §3 and §4 name the rules).
 #![forbid(unsafe_code)]
 
 use super::channel::{AnyChannel, Info, Join, Outcome, Reason};
@@ -85,7 +85,7 @@ impl Socket {
         }
     }
 
-    /// The decision table of PHOENIX.md §3, in its order.
+    /// The decision table of docs/phoenix-wire.md §3, in its order.
     fn route(&mut self, outlet: &mut dyn Outlet, envelope: &Envelope<'_>) {
         let (Some(topic), Some(event)) = (envelope.topic.as_text(), envelope.event.as_text()) else {
             return self.unmatched(outlet, envelope);

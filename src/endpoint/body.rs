@@ -1,4 +1,4 @@
-//! The body of a long-poll POST: one message, or a batch (PHOENIX.md §7).
+//! The body of a long-poll POST: one message, or a batch (docs/phoenix-wire.md §7).
 #![forbid(unsafe_code)]
 
 use crate::proto::MessageKind;

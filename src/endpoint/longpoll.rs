@@ -1,4 +1,4 @@
-//! Long-polling: the same sockets over HTTP requests (PHOENIX.md §7).
+//! Long-polling: the same sockets over HTTP requests (docs/phoenix-wire.md §7).
 //!
 //! A session lives on the worker that made it; a request for it may come in on any, and is mailed there.
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! [`Mount`]: a kind of socket at a path, and who may connect to it (PHOENIX.md §1).
+//! [`Mount`]: a kind of socket at a path, and who may connect to it (docs/phoenix-wire.md §1).
 #![forbid(unsafe_code)]
 
 use crate::channels::{Assigns, Reason, UserSocket};
@@ -338,7 +338,7 @@ impl Mount {
         self
     }
 
-    /// The checks of PHOENIX.md §1.1 in their order, after the path: what comes out is accepted, or why not.
+    /// The checks of docs/phoenix-wire.md §1.1 in their order, after the path: what comes out is accepted, or why not.
     pub(super) fn admit(
         &self,
         request: &Request<'_>,
@@ -382,7 +382,7 @@ impl Mount {
         }
     }
 
-    /// The auth token and the subprotocol to answer with (PHOENIX.md §1.4, §1.5).
+    /// The auth token and the subprotocol to answer with (docs/phoenix-wire.md §1.4, §1.5).
     fn protocols(&self, request: &Request<'_>) -> Result<(Option<String>, Option<String>), Refusal> {
         let offered = request.header("sec-websocket-protocol").map(String::from_utf8_lossy);
         let Some(offered) = offered else { return Ok((None, None)) };

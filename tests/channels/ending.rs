@@ -1,4 +1,5 @@
-//! How channels end (PHOENIX.md §3.2, §4.5): the order of farewells, the reasons, what is left behind; timers.
+//! How channels end (docs/phoenix-wire.md §3.2, §4.5): the order of farewells, the reasons, what is left
+//! behind; timers.
 #![forbid(unsafe_code)]
 
 use crate::{Probe, Spy, bye, close, crash, exchange, heard, joined, mount, reply, tell};

@@ -1,4 +1,4 @@
-//! What a client pushes (PHOENIX.md §4.3): every outcome, replies now and later.
+//! What a client pushes (docs/phoenix-wire.md §4.3): every outcome, replies now and later.
 #![forbid(unsafe_code)]
 
 use crate::{BYTES, bye, close, crash, exchange, heard, joined, kit, reply, tell, unmatched};

@@ -1,4 +1,4 @@
-//! Joins (PHOENIX.md §4.2): what they return, what goes wrong, and those that are answered later.
+//! Joins (docs/phoenix-wire.md §4.2): what they return, what goes wrong, and those that are answered later.
 #![forbid(unsafe_code)]
 
 use crate::{BYTES, Spy, Unserializable, bye, close, crash, exchange, heard, joined, kit, mount, reply, tell};

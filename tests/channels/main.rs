@@ -1,4 +1,4 @@
-//! The rules of channels (PHOENIX.md §2 to §4), message by message, on the test kit.
+//! The rules of channels (docs/phoenix-wire.md §2 to §4), message by message, on the test kit.
 #![forbid(unsafe_code)]
 
 mod ending;

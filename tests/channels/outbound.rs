@@ -1,4 +1,5 @@
-//! What channels send (PHOENIX.md §4.4): pushes, broadcasts, the intercepted and the watched, to one user, to none.
+//! What channels send (docs/phoenix-wire.md §4.4): pushes, broadcasts, the intercepted and the watched, to one
+//! user, to none.
 #![forbid(unsafe_code)]
 
 use crate::{Probe, Spy, bye, close, crash, exchange, heard, joined, kit, reply, tell};

@@ -1,4 +1,4 @@
-//! The decision table, row by row (PHOENIX.md §3), in both versions.
+//! The decision table, row by row (docs/phoenix-wire.md §3), in both versions.
 #![forbid(unsafe_code)]
 
 use crate::{bye, close, exchange, heard, joined, kit, reply, tell, unmatched};

@@ -1,4 +1,4 @@
-//! Long-polling, row by row of PHOENIX.md §7: sessions of worker 0, asked for mostly through worker 1.
+//! Long-polling, row by row of docs/phoenix-wire.md §7: sessions of worker 0, asked for mostly through worker 1.
 #![forbid(unsafe_code)]
 
 use crate::world::{Http, World};

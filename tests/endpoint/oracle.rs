@@ -1,4 +1,4 @@
-//! What one client may see and has to see, from PHOENIX.md §2 to §4 and §6 alone.
+//! What one client may see and has to see, from docs/phoenix-wire.md §2 to §4 and §6 alone.
 #![forbid(unsafe_code)]
 
 use serde_json::{Map, Value};
