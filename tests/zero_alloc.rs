@@ -23,7 +23,7 @@ use wingbeat::{
 /// Rounds before counting begins: buffers and lists reach the size that the operation needs.
 const WARM_UP: usize = 8;
 /// The same on io_uring, where it also takes a message that is cut by the end of a receive buffer.
-const WARM_UP_URING: usize = 256;
+const WARM_UP_URING: usize = 1024;
 /// Cut by the end of a buffer, a message is gathered in a spill buffer, which is kept up to 64 KiB, with slack.
 const LARGE_CUT: usize = 30_000;
 const ROUNDS: usize = 64;
