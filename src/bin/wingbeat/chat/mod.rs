@@ -299,8 +299,8 @@ mod tests {
     fn everybody_is_shown_and_renamed() {
         let kit = kit();
         let ann = enter(&kit, "a", "Ann");
-        assert_eq!(take(&ann, "presence_state")[user_id("a")]["metas"][0]["name"], "Ann");
         assert_eq!(take(&ann, "presence_diff")["joins"][user_id("a")]["metas"][0]["name"], "Ann");
+        assert_eq!(take(&ann, "presence_state")[user_id("a")]["metas"][0]["name"], "Ann");
         let bob = enter(&kit, "b", "Bob");
         let state = take(&bob, "presence_state");
         assert_eq!(state.as_object().map(|people| people.len()), Some(2));
