@@ -270,9 +270,11 @@ describe("the connection", () => {
   });
 });
 
-/** What is visible and reaches beyond the window, or is too small for a finger. */
+/** What is visible and reaches beyond the window, or is too small for a finger, once nothing moves any more. */
 function layoutFaults(page) {
-  return page.evaluate((tapTarget) => {
+  return page.evaluate(async (tapTarget) => {
+    const ending = document.getAnimations().filter((each) => each.effect.getComputedTiming().endTime !== Infinity);
+    await Promise.allSettled(ending.map((each) => each.finished));
     const faults = [];
     const width = document.documentElement.clientWidth;
     if (document.scrollingElement.scrollWidth > width) faults.push(`the page is ${document.scrollingElement.scrollWidth} wide`);
