@@ -149,7 +149,7 @@ impl Channel for Scripted {
                 }
             }
             "push_to" => drop(ctx.push_to("id:0", "direct", payload)),
-            "disconnect" => ctx.disconnect(topic),
+            "disconnect" => drop(ctx.disconnect(topic)),
             "stop" => return Outcome::Stop(Reason::Normal),
             "stop reply" => return Outcome::ok(json!({})).and_stop(Reason::Other("strange".into())),
             "panic" => crash(),
@@ -204,7 +204,10 @@ impl Scripted {
             calls.timers.insert(calls.next_token, place(ctx));
             calls.next_token
         });
-        self.timers.push((token, ctx.set_timer(Duration::ZERO, token)));
+        match ctx.set_timer(Duration::ZERO, token) {
+            Ok(key) => self.timers.push((token, key)),
+            Err(_) => drop(calls(|calls| calls.timers.remove(&token))),
+        }
     }
 }
 
