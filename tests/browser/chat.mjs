@@ -206,6 +206,7 @@ describe("rooms and history", () => {
     await ann.locator("#room-list .badge", { hasText: "1" }).waitFor();
     assert.match(await ann.title(), /^\(1\)/);
     await ann.getByRole("link", { name: first }).click();
+    await ann.locator("h1", { hasText: first }).waitFor(); // the page learns of its new address a moment after the click
     assert.deepEqual(await messages(ann).allTextContents(), ["in the first", "still in the first"]);
     assert.equal(await ann.locator("#room-list .badge").count(), 0);
     await ann.getByRole("button", { name: `Leave ${second}` }).click();
