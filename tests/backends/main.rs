@@ -56,6 +56,7 @@ on_every_backend![
     port_zero_is_resolved_and_ports_collide,
     a_waker_works_from_another_thread,
     a_flooding_socket_does_not_starve_another,
+    a_sink_that_takes_no_more_gets_the_rest_from_the_next_polls,
     a_herd_is_accepted_in_portions,
     unix_sockets_work_alike,
 ];
