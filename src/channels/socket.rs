@@ -19,6 +19,7 @@ pub struct Socket {
     channels: Vec<Joined>,
     waiting: Option<Box<Waiting>>,
     next_serial: u32,
+    disconnected: bool,
 }
 
 struct Joined {
@@ -49,7 +50,7 @@ impl Socket {
     pub fn new(mount: Arc<UserSocket>, serializer: u8, assigns: Assigns, id: Option<String>) -> Socket {
         let id = id.map(String::into_boxed_str);
         let env = Env::new(mount, serializer, assigns, id);
-        Socket { env, channels: Vec::new(), waiting: None, next_serial: 0 }
+        Socket { env, channels: Vec::new(), waiting: None, next_serial: 0, disconnected: false }
     }
 
     /// To be called once, before anything else. Without room for the subscription to the socket's id, the connection is
@@ -66,6 +67,11 @@ impl Socket {
     /// The id that `connect` gave.
     pub fn id(&self) -> Option<&str> {
         self.env.id.as_deref()
+    }
+
+    /// Whether it was closed by a `disconnect` on its id.
+    pub fn is_disconnected(&self) -> bool {
+        self.disconnected
     }
 
     /// Channels that are joined.
@@ -397,6 +403,7 @@ impl Socket {
     /// What comes on the topic of the socket's id; false if it is nothing that the socket knows.
     fn addressed(&mut self, outlet: &mut dyn Outlet, event: &str, payload: Payload<'_>) -> bool {
         if event == DISCONNECT {
+            self.disconnected = true;
             self.end(outlet, &Reason::Disconnected);
             outlet.close(CloseCode::GOING_AWAY);
             return true;

@@ -327,6 +327,7 @@ impl Handler for EndpointHandler {
 
     fn close(&mut self, scope: &mut Scope<'_>, mut live: Live, reason: CloseReason) {
         let why = match reason.cause {
+            _ if live.socket.is_disconnected() => Reason::Disconnected,
             CloseCause::Drain => Reason::Draining,
             _ => Reason::Closed,
         };

@@ -224,7 +224,8 @@ impl Session {
 
     /// The client, if somebody wants to know of its end, and why that is.
     pub(super) fn take_client(&mut self) -> Option<(Box<Client>, Reason)> {
-        Some((self.state.client.take()?, self.state.why.take().unwrap_or(Reason::Closed)))
+        let other = if self.socket.is_disconnected() { Reason::Disconnected } else { Reason::Closed };
+        Some((self.state.client.take()?, self.state.why.take().unwrap_or(other)))
     }
 
     pub(super) fn mount(&self) -> u16 {

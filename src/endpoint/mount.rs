@@ -213,8 +213,8 @@ impl<'a> Disconnected<'a> {
         self.client.id.as_deref()
     }
 
-    /// Why: [`Reason::Draining`], [`Reason::Inactive`] (a long-poll session that was not polled), else
-    /// [`Reason::Closed`].
+    /// Why: [`Reason::Disconnected`] (by its id), [`Reason::Draining`], [`Reason::Inactive`] (a long-poll session that was
+    /// not polled), else [`Reason::Closed`].
     pub fn reason(&self) -> &'a Reason {
         self.reason
     }
