@@ -2,12 +2,12 @@
 #![forbid(unsafe_code)]
 
 use super::line::{Desk, Gone, Line, Whose};
-use super::{Shared, body};
-
+use super::log::may_come;
 use super::longpoll::{self, Ask, Reply, Session, SessionId, What};
 use super::mail::{Mail, PostOffice, conn_address, mail_worker};
 use super::mount::{Admitted, Client, LongPollOptions, Refusal, Transport, Vars};
 use super::timers::TimerTable;
+use super::{Shared, body};
 use crate::channels::{Reason, Scratch, Socket};
 use crate::engine::{
     Acceptance, Answer, CloseCause, CloseReason, Conn, ConnId, Encoder, Handle, Handler, ListenerId, Message, Request,
@@ -69,7 +69,7 @@ impl EndpointHandler {
         let options = Arc::clone(self.shared.longpoll_options(mount));
         match request.method() {
             "OPTIONS" => longpoll::preflight(request).into(),
-            "GET" | "HEAD" | "POST" if !self.shared.origin(mount).allows(request.header("origin"), request) => {
+            "GET" | "HEAD" | "POST" if !may_come(self.shared.origin(mount), request, Transport::LongPoll) => {
                 longpoll::answer(&json!({ "status": 403 })).into()
             }
             "GET" => match self.session_of(request, mount, &options) {

@@ -30,6 +30,7 @@ pub mod body;
 mod classes;
 mod handler;
 mod line;
+mod log;
 mod longpoll;
 mod mail;
 mod mount;

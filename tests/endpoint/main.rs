@@ -5,6 +5,7 @@
 
 mod connect;
 mod fastlane;
+mod logs;
 mod longpoll;
 mod oracle;
 mod order;
