@@ -404,7 +404,13 @@ impl Socket {
                 let _ = self.env.send(outlet, &Outgoing::Broadcast { topic, event, payload });
             }
         }
-        let listeners: Vec<u32> = self.env.watched.iter().filter(|(to, _)| **to == *topic).map(|(_, by)| *by).collect();
+        self.inform(outlet, topic, event, payload, None);
+    }
+
+    /// Tells the channels that subscribed to a topic themselves, but for the one that sent it.
+    fn inform(&mut self, outlet: &mut dyn Outlet, topic: &str, event: &str, payload: Payload<'_>, from: Option<u32>) {
+        let listens = |(to, by): &&(Box<str>, u32)| **to == *topic && Some(*by) != from;
+        let listeners: Vec<u32> = self.env.watched.iter().filter(listens).map(|(_, by)| *by).collect();
         for serial in listeners {
             if let Some(at) = self.find_serial(serial) {
                 let info = Info::Broadcast { topic, event, payload };
@@ -455,6 +461,9 @@ impl Socket {
                 if let Some(at) = self.find_serial(serial) {
                     self.call(outlet, at, None, |channel, ctx| channel.handle_info(ctx, Info::Message(message)));
                 }
+            }
+            Content::Overheard(heard) => {
+                self.inform(outlet, &heard.topic, &heard.event, heard.payload.as_payload(), Some(heard.from));
             }
             Content::Join { serial, answer } => {
                 let Some(waits) = self.waiting.take_if(|waits| waits.pending.meta.serial == serial) else {
