@@ -12,7 +12,7 @@ macro_rules! methods {
             $($(#[$doc])*
             ///
             /// # Panics
-            /// The path does not begin with `/`, or has a `*name` before its end.
+            /// As that of [`Router`].
             #[must_use]
             pub fn $name<R: Into<Response>>(
                 self,

@@ -7,6 +7,7 @@ mod connect;
 mod fastlane;
 mod logs;
 mod longpoll;
+mod mistakes;
 mod oracle;
 mod order;
 mod room;
