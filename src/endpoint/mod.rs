@@ -35,6 +35,7 @@ mod longpoll;
 mod mail;
 mod mount;
 mod path;
+mod quota;
 mod routes;
 mod timers;
 
@@ -51,6 +52,7 @@ use crate::server::{Running, Server, ToAddress};
 use classes::Classes;
 use mount::Vars;
 use path::Pattern;
+use quota::Quota;
 use std::{error, fmt, io, ptr, sync::Arc, time::Duration};
 
 /// What a program serves: sockets at paths, and everything else by a [`Router`].
@@ -82,6 +84,7 @@ struct Shared {
     /// Tells this process's sessions from those of others with the same secret, and from those before a restart.
     instance: u64,
     classes: Arc<Classes>,
+    quota: Arc<Quota>,
 }
 
 /// An endpoint's handle for other threads: broadcasts, disconnects, drains. Cheap to clone.
@@ -252,7 +255,8 @@ impl Endpoint {
         let instance = u64::from_le_bytes(instance.try_into().expect("8 bytes"));
         let signer = self.signer.unwrap_or_else(|| Signer::new(secret).expect("32 bytes are enough"));
         let Endpoint { mounts, router, origin, .. } = self;
-        Ok(Shared { mounts, router, origin, signer, instance, classes: Arc::new(classes) })
+        let (classes, quota) = (Arc::new(classes), Arc::default());
+        Ok(Shared { mounts, router, origin, signer, instance, classes, quota })
     }
 }
 

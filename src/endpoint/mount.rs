@@ -90,6 +90,10 @@ pub struct LongPollOptions {
     pub path: String,
     /// How long a poll waits for messages. A session without a poll for one and a half times as long ends. Default 10 s.
     pub window: Duration,
+    /// Sessions of clients of one IP address, all workers together. Beyond: 429, before `connect` is asked. Behind a proxy
+    /// all clients have its address. Default 0: off. However they are spread, a worker has room for
+    /// [`Limits::listeners`](crate::Limits::listeners) sessions, beyond which it is 503.
+    pub sessions_per_ip: u32,
     /// How long a session's token is valid. Default 14 days.
     pub token_age: Duration,
     /// Bytes of one request's body, if its token is that of a session; 4 KiB if not. Beyond: 413. Default 8,000,000.
@@ -102,7 +106,7 @@ pub struct LongPollOptions {
     pub waiting_bytes: usize,
 }
 
-/// Whoever a client is, in the words of a status code: why it is refused.
+/// What a client that may not connect is answered.
 #[derive(Debug)]
 pub(super) enum Refusal {
     Status(u16),
@@ -144,7 +148,8 @@ impl<'a> ConnectInfo<'a> {
         self.params.text(name)
     }
 
-    /// The peer's address; none on a Unix socket.
+    /// The peer's address, without its port; none on a Unix socket. Behind a proxy it is the proxy's: who trusts it reads
+    /// the client's from the field that it sets ([`ConnectInfo::x_headers`]).
     pub fn peer(&self) -> Option<IpAddr> {
         self.request.peer()
     }
@@ -225,14 +230,6 @@ impl<'a> Disconnected<'a> {
     }
 }
 
-impl Mount {
-    /// What is kept of a client for its end: nothing if nobody asks.
-    pub(super) fn client(&self, assigns: &Assigns, id: Option<&str>) -> Option<Box<Client>> {
-        self.on_disconnect.as_ref()?;
-        Some(Box::new(Client { assigns: assigns.clone(), id: id.map(Into::into) }))
-    }
-}
-
 impl Connect {
     /// The client may connect.
     pub fn accept() -> Connect {
@@ -291,6 +288,12 @@ impl Mount {
     pub fn on_disconnect(mut self, hook: impl Fn(&Disconnected<'_>) + Send + Sync + 'static) -> Mount {
         self.on_disconnect = Some(Box::new(hook));
         self
+    }
+
+    /// What is kept of a client for its end: nothing if nobody asks.
+    pub(super) fn client(&self, assigns: &Assigns, id: Option<&str>) -> Option<Box<Client>> {
+        self.on_disconnect.as_ref()?;
+        Some(Box::new(Client { assigns: assigns.clone(), id: id.map(Into::into) }))
     }
 
     /// Tells the program that a client is gone.
@@ -439,6 +442,7 @@ impl Default for LongPollOptions {
         LongPollOptions {
             path: "/longpoll".into(),
             window: Duration::from_secs(10),
+            sessions_per_ip: 0,
             token_age: Duration::from_secs(14 * 24 * 3600),
             body_bytes: 8_000_000,
             buffer_bytes: 1 << 20,
