@@ -44,19 +44,36 @@ impl fmt::Debug for Router {
     }
 }
 
+/// The methods that declare routes, for what has a `route`: the router, and what has one.
 macro_rules! methods {
-    ($($(#[$doc:meta])* $name:ident $method:literal,)*) => {
-        impl Router {
+    ($of:ident) => {
+        $crate::http::methods! { $of:
+            /// Answers GET of this path, and HEAD.
+            get "GET",
+            /// Answers POST of this path.
+            post "POST",
+            /// Answers PUT of this path.
+            put "PUT",
+            /// Answers PATCH of this path.
+            patch "PATCH",
+            /// Answers DELETE of this path.
+            delete "DELETE",
+            /// Answers OPTIONS of this path, in place of the router itself.
+            options "OPTIONS",
+        }
+    };
+    ($of:ident: $($(#[$doc:meta])* $name:ident $method:literal,)*) => {
+        impl $of {
             $($(#[$doc])*
             ///
             /// # Panics
-            /// The path does not begin with `/`, has a variable without a name or a `*name` before its end, or is no path
-            /// that a route of this method, declared before, has not taken already.
+            /// The path does not begin with `/`, has a variable without a name or a `*name` before its end, or an earlier
+            /// route of this method matches all that it does.
             #[must_use]
-            pub fn $name<R: Into<Response>>(
+            pub fn $name<R: Into<$crate::Response>>(
                 self,
                 path: &str,
-                handler: impl Fn(&mut Context<'_>) -> R + Send + Sync + 'static,
+                handler: impl Fn(&mut $crate::http::Context<'_>) -> R + Send + Sync + 'static,
             ) -> Self {
                 self.route($method, path, handler)
             })*
@@ -64,20 +81,9 @@ macro_rules! methods {
     };
 }
 
-methods! {
-    /// Answers GET of this path, and HEAD.
-    get "GET",
-    /// Answers POST of this path.
-    post "POST",
-    /// Answers PUT of this path.
-    put "PUT",
-    /// Answers PATCH of this path.
-    patch "PATCH",
-    /// Answers DELETE of this path.
-    delete "DELETE",
-    /// Answers OPTIONS of this path, in place of the router itself.
-    options "OPTIONS",
-}
+pub(crate) use methods;
+
+methods!(Router);
 
 impl Router {
     /// Without routes.
@@ -130,7 +136,7 @@ impl Router {
         if context.later { Answer::Later } else { Answer::Now(response) }
     }
 
-    fn route<R: Into<Response>>(
+    pub(crate) fn route<R: Into<Response>>(
         mut self,
         method: &'static str,
         path: &str,
