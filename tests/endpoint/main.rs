@@ -15,4 +15,6 @@ mod timers;
 #[path = "../common/wire.rs"]
 #[allow(dead_code, reason = "it is shared with the tests of the engine")]
 mod wire;
+#[path = "../common/workers.rs"]
+mod workers;
 mod world;
