@@ -5,6 +5,7 @@
 
 mod connect;
 mod fastlane;
+mod large;
 mod logs;
 mod longpoll;
 mod mistakes;
