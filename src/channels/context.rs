@@ -243,6 +243,15 @@ impl Ctx<'_> {
         Ok(())
     }
 
+    /// Ends [`Ctx::subscribe`].
+    pub fn unsubscribe(&mut self, topic: &str) {
+        let serial = self.meta.serial;
+        if self.env.watches(topic, serial) {
+            self.env.watched.retain(|(watched, by)| *by != serial || **watched != *topic);
+            self.env.unwatched.push(topic.into());
+        }
+    }
+
     /// Makes this client present on this topic under a key, with a meta (an object), until the channel ends or
     /// [`Ctx::untrack`]; everybody on the topic gets the `presence_diff`. What is there already goes to the client by
     /// `ctx.push("presence_state", presence.list(ctx.topic()))`.
@@ -342,15 +351,6 @@ impl Ctx<'_> {
         }
         tell(self.outlet, &diff);
         true
-    }
-
-    /// Ends [`Ctx::subscribe`].
-    pub fn unsubscribe(&mut self, topic: &str) {
-        let serial = self.meta.serial;
-        if self.env.watches(topic, serial) {
-            self.env.watched.retain(|(watched, by)| *by != serial || **watched != *topic);
-            self.env.unwatched.push(topic.into());
-        }
     }
 }
 
