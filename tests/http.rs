@@ -139,10 +139,10 @@ fn api() -> Router {
     Router::new()
         .get("/", |_| Response::html("<p>home"))
         .get("/text", |_| "text")
+        .get("/rooms/first/users/:id", |_| "the first route wins")
         .get("/rooms/:room/users/:id", |context| {
             format!("{}|{}|{}", context.var("room").unwrap(), context.var("id").unwrap(), context.var("no").is_none())
         })
-        .get("/rooms/new/users/:id", |_| "never: the first route wins")
         .get("/files/*path", |context| context.var("path").unwrap().to_owned())
         .get("/search", |context| format!("{} {}", context.query("q").unwrap_or("-"), context.params().to_json()))
         .get("/old", |_| Response::redirect("/new"))
@@ -171,6 +171,7 @@ fn routes_answer_by_method_and_path() {
         ("/text/", 200, "text"),
         ("//text", 200, "text"),
         ("/rooms/a%20b/users/%C3%A9%2F7", 200, "a b|é/7|true"),
+        ("/rooms/first/users/1", 200, "the first route wins"),
         ("/rooms/new/users/1", 200, "new|1|true"),
         ("/files/a/b%20c", 200, "a/b c"),
         ("/files", 200, ""),

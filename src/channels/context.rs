@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::env::{Env, Meta, Place, Present, publish, tell};
-use super::outlet::{Outlet, Refused, Sent, Service, TimerKey};
+use super::outlet::{Content, Outlet, Overheard, Refused, Sent, Service, TimerKey};
 use super::refs::{ChannelHandle, JoinRef, ReplyRef};
 use super::{Json, Outgoing, Owner, Payload, PhxRef, Presence, Slot, ToPayload, TrackError};
 use serde::Serialize;
@@ -117,7 +117,8 @@ impl Ctx<'_> {
         self.announce(None, true, event, payload)
     }
 
-    /// As [`Ctx::broadcast`], to all but this client.
+    /// As [`Ctx::broadcast`], to all but this channel: its client does not get it. Another channel of this client that
+    /// subscribed to the topic ([`Ctx::subscribe`]) does.
     pub fn broadcast_from(&mut self, event: &str, payload: impl ToPayload) -> Sent {
         self.announce(None, false, event, payload)
     }
@@ -155,11 +156,23 @@ impl Ctx<'_> {
 
     fn publish(&mut self, topic: Option<&str>, all: bool, event: &str, payload: impl ToPayload) -> Sent {
         self.with_payload(payload, |ctx, payload| {
-            match publish(ctx.outlet, topic.unwrap_or(&ctx.meta.topic), all, event, payload) {
+            let refused = publish(ctx.outlet, topic.unwrap_or(&ctx.meta.topic), all, event, payload);
+            match refused + u32::from(!all && !ctx.overhear(event, payload)) {
                 0 => Sent::Queued,
                 refused => Sent::Refused(refused),
             }
         })
+    }
+
+    /// The outlet leaves out this whole socket: its other channels hear by mail what they subscribed to. False if there
+    /// is no room for it.
+    fn overhear(&self, event: &str, payload: Payload<'_>) -> bool {
+        let (topic, from) = (&self.meta.topic, self.meta.serial);
+        if !self.env.overheard(topic, from) {
+            return true;
+        }
+        let heard = Overheard { from, topic: topic.clone(), event: event.into(), payload: payload.into() };
+        self.outlet.address().send(Content::Overheard(Box::new(heard))).is_ok()
     }
 
     fn with_payload(&mut self, payload: impl ToPayload, send: impl FnOnce(&mut Self, Payload<'_>) -> Sent) -> Sent {
@@ -228,6 +241,15 @@ impl Ctx<'_> {
             self.env.watched.push((topic.into(), self.meta.serial));
         }
         Ok(())
+    }
+
+    /// Ends [`Ctx::subscribe`].
+    pub fn unsubscribe(&mut self, topic: &str) {
+        let serial = self.meta.serial;
+        if self.env.watches(topic, serial) {
+            self.env.watched.retain(|(watched, by)| *by != serial || **watched != *topic);
+            self.env.unwatched.push(topic.into());
+        }
     }
 
     /// Makes this client present on this topic under a key, with a meta (an object), until the channel ends or
@@ -329,15 +351,6 @@ impl Ctx<'_> {
         }
         tell(self.outlet, &diff);
         true
-    }
-
-    /// Ends [`Ctx::subscribe`].
-    pub fn unsubscribe(&mut self, topic: &str) {
-        let serial = self.meta.serial;
-        if self.env.watches(topic, serial) {
-            self.env.watched.retain(|(watched, by)| *by != serial || **watched != *topic);
-            self.env.unwatched.push(topic.into());
-        }
     }
 }
 

@@ -117,6 +117,11 @@ impl Env {
         self.watched.iter().any(|(watched, by)| *by == serial && **watched == *topic)
     }
 
+    /// Whether a channel other than this one subscribed to the topic itself.
+    pub(super) fn overheard(&self, topic: &str, by: u32) -> bool {
+        self.watched.iter().any(|(watched, serial)| *serial != by && **watched == *topic)
+    }
+
     /// Ends what a channel subscribed to itself.
     pub(super) fn forget(&mut self, serial: u32) {
         while let Some(at) = self.watched.iter().position(|(_, by)| *by == serial) {

@@ -125,6 +125,16 @@ pub(super) enum Content {
         serial: u32,
         message: Box<dyn Any + Send>,
     },
+    Overheard(Box<Overheard>),
+}
+
+/// What a channel broadcast to all but itself, for the others of its socket that subscribed to its topic.
+#[derive(Debug)]
+pub(super) struct Overheard {
+    pub(super) from: u32,
+    pub(super) topic: Box<str>,
+    pub(super) event: Box<str>,
+    pub(super) payload: OwnedPayload,
 }
 
 #[derive(Debug)]
@@ -156,6 +166,7 @@ impl Letter {
                 Content::Join { answer: Some(Ok(payload) | Err(payload)), .. } => payload.as_payload().as_bytes().len(),
                 Content::Join { answer: None, .. } => 0,
                 Content::Info { message, .. } => size_of_val(&**message),
+                Content::Overheard(heard) => size_of::<Overheard>() + heard.payload.as_payload().as_bytes().len(),
             }
     }
 }

@@ -25,6 +25,21 @@ impl Route {
         Route { pattern: Pattern::new(pattern), intercept: C::INTERCEPT, make: Box::new(move || Box::new(make())) }
     }
 
+    /// Whether it matches every topic that the other does.
+    pub(super) fn covers(&self, other: &Route) -> bool {
+        match (&self.pattern, &other.pattern) {
+            (Pattern::Prefix(prefix), Pattern::Exact(other) | Pattern::Prefix(other)) => other.starts_with(&**prefix),
+            (own, other) => own == other,
+        }
+    }
+
+    pub(super) fn pattern(&self) -> String {
+        match &self.pattern {
+            Pattern::Exact(exact) => exact.to_string(),
+            Pattern::Prefix(prefix) => format!("{prefix}*"),
+        }
+    }
+
     pub(super) fn matches(&self, topic: &str) -> bool {
         match &self.pattern {
             Pattern::Exact(exact) => **exact == *topic,
@@ -40,7 +55,7 @@ impl Route {
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Route")
-            .field("pattern", &self.pattern)
+            .field("pattern", &self.pattern())
             .field("intercept", &self.intercept)
             .finish_non_exhaustive()
     }

@@ -11,7 +11,9 @@ use super::{Broadcast, Envelope, Json, Outgoing, OwnedPayload, Payload, Slot};
 use crate::proto::{CloseCode, MessageKind};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 use std::{fmt, mem, sync::Arc};
+use tracing::{Level, field};
 
 /// The server's side of one `phoenix` socket: it routes what comes in to channels, and acts on an [`Outlet`].
 pub struct Socket {
@@ -19,6 +21,7 @@ pub struct Socket {
     channels: Vec<Joined>,
     waiting: Option<Box<Waiting>>,
     next_serial: u32,
+    disconnected: bool,
 }
 
 struct Joined {
@@ -41,6 +44,8 @@ struct Pending {
     reference: Slot<'static>,
     /// The `join_ref` of the channel that this join took the place of.
     replaced: Option<(Box<str>, Slot<'static>)>,
+    /// When it began, if the log is to have its duration.
+    begun: Option<Instant>,
 }
 
 impl Socket {
@@ -49,7 +54,7 @@ impl Socket {
     pub fn new(mount: Arc<UserSocket>, serializer: u8, assigns: Assigns, id: Option<String>) -> Socket {
         let id = id.map(String::into_boxed_str);
         let env = Env::new(mount, serializer, assigns, id);
-        Socket { env, channels: Vec::new(), waiting: None, next_serial: 0 }
+        Socket { env, channels: Vec::new(), waiting: None, next_serial: 0, disconnected: false }
     }
 
     /// To be called once, before anything else. Without room for the subscription to the socket's id, the connection is
@@ -66,6 +71,11 @@ impl Socket {
     /// The id that `connect` gave.
     pub fn id(&self) -> Option<&str> {
         self.env.id.as_deref()
+    }
+
+    /// Whether it was closed by a `disconnect` on its id.
+    pub fn is_disconnected(&self) -> bool {
+        self.disconnected
     }
 
     /// Channels that are joined.
@@ -106,13 +116,20 @@ impl Socket {
             }
             (Some(at), _) if !self.channels[at].meta.hears(&envelope.join_ref) => {}
             (Some(at), "phx_leave") => self.leave(outlet, at, envelope),
-            (Some(at), _) => {
-                self.call(outlet, at, Some(&envelope.reference), |channel, ctx| {
-                    channel.handle_in(ctx, event, envelope.payload)
-                });
-            }
+            (Some(at), _) => self.handle_in(outlet, at, (topic, event), envelope),
             (None, "phx_leave") => self.env.answer(outlet, &envelope.join_ref, envelope, "ok", Payload::EMPTY),
             (None, _) => self.unmatched(outlet, envelope),
+        }
+    }
+
+    fn handle_in(&mut self, outlet: &mut dyn Outlet, at: usize, (topic, event): (&str, &str), envelope: &Envelope<'_>) {
+        let begun = tracing::enabled!(Level::DEBUG).then(Instant::now);
+        self.call(outlet, at, Some(&envelope.reference), |channel, ctx| {
+            channel.handle_in(ctx, event, envelope.payload)
+        });
+        if let Some(begun) = begun {
+            let (topic, event, duration) = (brief(topic), brief(event), begun.elapsed());
+            tracing::debug!(topic, event, ?duration, "channel_handled_in");
         }
     }
 
@@ -145,13 +162,14 @@ impl Socket {
             return self.env.replaced(outlet, replaced);
         };
         if self.channels.len() >= mount.max_channels() {
+            tracing::debug!(topic = brief(topic), "a client wants to join more channels than one socket may");
             let response = Payload::Json(Json::trusted(r#"{"reason":"too many channels joined"}"#));
             self.env.answer(outlet, &envelope.join_ref, envelope, "error", response);
             return self.env.replaced(outlet, replaced);
         }
         let serial = self.next_serial;
         self.next_serial = serial.wrapping_add(1);
-        let later = Cell::new(false);
+        let (later, begun) = (Cell::new(false), tracing::enabled!(Level::INFO).then(Instant::now));
         let mut ctx = JoinCtx { outlet: &*outlet, env: &self.env, serial, later: &later };
         let attempt = AssertUnwindSafe(|| {
             let mut channel = route.channel();
@@ -162,7 +180,7 @@ impl Socket {
         let reference = envelope.reference.clone().into_owned();
         let stand_in = join_ref.is_null().then(|| Box::new(reference.clone()));
         let meta = Meta { topic: topic.into(), join_ref, stand_in, serial, route: index, failed: false, present: None };
-        let pending = Pending { meta, reference, replaced };
+        let pending = Pending { meta, reference, replaced, begun };
         match tried {
             Some((Join::Ok, channel)) => self.admit(outlet, pending, channel, Payload::EMPTY),
             Some((Join::Reply(reply), channel)) => self.admit(outlet, pending, channel, reply.as_payload()),
@@ -220,8 +238,9 @@ impl Socket {
 
     /// The reply to a join.
     fn decided(&self, outlet: &mut dyn Outlet, pending: &Pending, status: &str, response: Payload<'_>) -> Sent {
-        let Pending { meta, reference, .. } = pending;
-        tracing::info!(topic = brief(&meta.topic), status, "join");
+        let Pending { meta, reference, begun, .. } = pending;
+        let duration = begun.map(|begun| field::debug(begun.elapsed()));
+        tracing::info!(topic = brief(&meta.topic), status, duration, "channel_joined");
         let (join_ref, topic) = (&meta.join_ref, &Slot::from(&*meta.topic));
         self.env.send(outlet, &Outgoing::Reply { join_ref, reference, topic, status, response })
     }
@@ -385,7 +404,13 @@ impl Socket {
                 let _ = self.env.send(outlet, &Outgoing::Broadcast { topic, event, payload });
             }
         }
-        let listeners: Vec<u32> = self.env.watched.iter().filter(|(to, _)| **to == *topic).map(|(_, by)| *by).collect();
+        self.inform(outlet, topic, event, payload, None);
+    }
+
+    /// Tells the channels that subscribed to a topic themselves, but for the one that sent it.
+    fn inform(&mut self, outlet: &mut dyn Outlet, topic: &str, event: &str, payload: Payload<'_>, from: Option<u32>) {
+        let listens = |(to, by): &&(Box<str>, u32)| **to == *topic && Some(*by) != from;
+        let listeners: Vec<u32> = self.env.watched.iter().filter(listens).map(|(_, by)| *by).collect();
         for serial in listeners {
             if let Some(at) = self.find_serial(serial) {
                 let info = Info::Broadcast { topic, event, payload };
@@ -397,6 +422,7 @@ impl Socket {
     /// What comes on the topic of the socket's id; false if it is nothing that the socket knows.
     fn addressed(&mut self, outlet: &mut dyn Outlet, event: &str, payload: Payload<'_>) -> bool {
         if event == DISCONNECT {
+            self.disconnected = true;
             self.end(outlet, &Reason::Disconnected);
             outlet.close(CloseCode::GOING_AWAY);
             return true;
@@ -435,6 +461,9 @@ impl Socket {
                 if let Some(at) = self.find_serial(serial) {
                     self.call(outlet, at, None, |channel, ctx| channel.handle_info(ctx, Info::Message(message)));
                 }
+            }
+            Content::Overheard(heard) => {
+                self.inform(outlet, &heard.topic, &heard.event, heard.payload.as_payload(), Some(heard.from));
             }
             Content::Join { serial, answer } => {
                 let Some(waits) = self.waiting.take_if(|waits| waits.pending.meta.serial == serial) else {

@@ -43,11 +43,12 @@ use crate::proto::{CloseCode, MessageKind};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::{fmt, rc::Rc, sync::Arc, time::Duration};
+use std::time::{Duration, Instant};
+use std::{fmt, rc::Rc, sync::Arc};
 use world::World;
 
-/// How long the assertions wait for what another thread has promised.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How often an assertion that waits looks whether anybody is left who could bring what it waits for.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// A server without sockets, for one mount.
 pub struct Kit {
@@ -111,6 +112,13 @@ impl Kit {
         let mut bytes = Vec::new();
         let kind = Broadcast { event, payload: payload.as_payload() }.write(&mut bytes);
         self.world.borrow_mut().publish(topic, kind, bytes);
+    }
+
+    /// How long assertions wait for other threads before they fail, by default 5 s. They fail at once if nobody holds a
+    /// [`ReplyRef`](super::ReplyRef), [`JoinRef`](super::JoinRef) or [`ChannelHandle`](super::ChannelHandle): nothing can
+    /// come then.
+    pub fn patience(&self, patience: Duration) {
+        self.world.borrow_mut().patience = patience;
     }
 
     /// Lets time pass: timers fire in order.
@@ -259,17 +267,23 @@ impl Client {
         assert!(found.is_some(), "no {event} {payload} on {topic}; there is: {:?}", self.rest());
     }
 
-    /// Takes the first message of this kind; waits for other threads that have something to say.
+    /// Takes the first message of this kind; waits for other threads that may have something to say.
     fn wait(&self, wanted: impl Fn(&Received) -> bool) -> Option<Received> {
         let mut world = self.world.borrow_mut();
+        let until = Instant::now() + world.patience;
         loop {
-            world.read_letters();
+            let (over, last) = (Instant::now() >= until, world.is_alone());
+            let news = world.read_letters();
             let inbox = &mut world.clients.get_mut(&self.id)?.desk.inbox;
             if let Some(at) = inbox.iter().position(&wanted) {
                 return inbox.remove(at);
             }
-            let (id, letter) = world.letters.recv_timeout(PATIENCE).ok()?;
-            world.act(id, |socket, desk| socket.letter(desk, letter));
+            if over || last && !news {
+                return None;
+            }
+            if let Ok((id, letter)) = world.letters.recv_timeout(GLANCE) {
+                world.act(id, |socket, desk| socket.letter(desk, letter));
+            }
         }
     }
 

@@ -38,9 +38,13 @@ impl UserSocket {
     /// first pattern that matches counts.
     ///
     /// # Panics
-    /// If the pattern has a `*` anywhere but at its end.
+    /// If the pattern has a `*` anywhere but at its end, or a pattern before it matches all that it does.
     pub fn channel<C: Channel>(mut self, pattern: &str, make: impl Fn() -> C + Send + Sync + 'static) -> Self {
-        self.routes.push(Route::new(pattern, make));
+        let route = Route::new(pattern, make);
+        if let Some(earlier) = self.routes.iter().find(|earlier| earlier.covers(&route)) {
+            panic!("channel {pattern:?} is never joined, behind {:?}", earlier.pattern());
+        }
+        self.routes.push(route);
         self
     }
 

@@ -2,12 +2,13 @@
 #![forbid(unsafe_code)]
 
 use super::line::{Desk, Gone, Line, Whose};
-use super::{Shared, body};
-
+use super::log::may_come;
 use super::longpoll::{self, Ask, Reply, Session, SessionId, What};
 use super::mail::{Mail, PostOffice, conn_address, mail_worker};
 use super::mount::{Admitted, Client, LongPollOptions, Refusal, Transport, Vars};
+use super::quota::Seat;
 use super::timers::TimerTable;
+use super::{Shared, body};
 use crate::channels::{Reason, Scratch, Socket};
 use crate::engine::{
     Acceptance, Answer, CloseCause, CloseReason, Conn, ConnId, Encoder, Handle, Handler, ListenerId, Message, Request,
@@ -69,7 +70,7 @@ impl EndpointHandler {
         let options = Arc::clone(self.shared.longpoll_options(mount));
         match request.method() {
             "OPTIONS" => longpoll::preflight(request).into(),
-            "GET" | "HEAD" | "POST" if !self.shared.origin(mount).allows(request.header("origin"), request) => {
+            "GET" | "HEAD" | "POST" if !may_come(self.shared.origin(mount), request, Transport::LongPoll) => {
                 longpoll::answer(&json!({ "status": 403 })).into()
             }
             "GET" => match self.session_of(request, mount, &options) {
@@ -82,7 +83,7 @@ impl EndpointHandler {
                 let batch = body::messages(request.header("content-type"), request.body());
                 self.forward(scope, session, request.id(), What::Post(batch))
             }
-            _ => Response::text(400, "").into(),
+            _ => longpoll::failed(400, "").into(),
         }
     }
 
@@ -106,7 +107,7 @@ impl EndpointHandler {
             self.asked(scope, ask);
         } else if mail_worker(&self.handle, session.worker, Mail::Ask(Box::new(ask))).is_err() {
             self.requests.remove(&request);
-            return Response::new(503).into();
+            return longpoll::failed(503, "too much mail for a worker\n").into();
         }
         Answer::Later
     }
@@ -121,26 +122,38 @@ impl EndpointHandler {
         options: Arc<LongPollOptions>,
     ) -> Response {
         if self.draining {
-            return Response::new(503);
+            return longpoll::failed(503, "the server is going away\n");
         }
+        let Ok(seat) = self.seat(request, mount, &options) else {
+            tracing::debug!("an address has as many long-poll sessions as it may");
+            return longpoll::failed(429, "too many sessions of one address\n");
+        };
         let refused = || longpoll::answer(&json!({ "status": 403 }));
         let shared = Arc::clone(&self.shared);
         let admitted =
             shared.mounts[usize::from(mount)].mount.admit(request, vars, shared.origin(mount), Transport::LongPoll);
         let Ok(Admitted { serializer, assigns, id: name, .. }) = admitted else { return refused() };
-        let Ok(listener) = scope.listen() else { return Response::new(503) };
+        let Ok(listener) = scope.listen() else { return longpoll::failed(503, "too many sessions\n") };
         let place = &shared.mounts[usize::from(mount)].mount;
         let client = place.client(&assigns, name.as_deref());
         let socket = Socket::new(Arc::clone(&place.socket), serializer, assigns, name);
         self.made = self.made.wrapping_add(1);
         let slot = self.sessions.vacant_entry();
         let id = SessionId { worker: self.worker, number: u64::from(self.made) << 32 | slot.key() as u64 };
-        let session = slot.insert(Session::new(id, socket, listener, mount, options, client));
+        let session = slot.insert(Session::new(id, socket, listener, mount, options, client, seat));
         self.listeners.insert(listener, id);
         session.begin(scope, &mut self.desk);
         let token =
             shared.signer.sign_json(PURPOSE, &((shared.instance, mount), id.worker, id.number), SystemTime::now());
         longpoll::empty(410, &token.expect("numbers can be written"))
+    }
+
+    /// Counts a session of the request's address, if there is a limit; an error beyond it.
+    fn seat(&self, request: &Request<'_>, mount: u16, options: &LongPollOptions) -> Result<Option<Seat>, ()> {
+        match request.peer().filter(|_| options.sessions_per_ip > 0) {
+            Some(peer) => self.shared.quota.enter(mount, peer, options.sessions_per_ip).map(Some).ok_or(()),
+            None => Ok(None),
+        }
     }
 
     fn asked(&mut self, scope: &mut Scope<'_>, ask: Ask) {
@@ -327,6 +340,7 @@ impl Handler for EndpointHandler {
 
     fn close(&mut self, scope: &mut Scope<'_>, mut live: Live, reason: CloseReason) {
         let why = match reason.cause {
+            _ if live.socket.is_disconnected() => Reason::Disconnected,
             CloseCause::Drain => Reason::Draining,
             _ => Reason::Closed,
         };

@@ -7,6 +7,7 @@ use super::body::Batch;
 use super::line::{Desk, Whose};
 use super::mail::session_address;
 use super::mount::{Client, LongPollOptions};
+use super::quota::Seat;
 use crate::channels::{Address, Outlet, Reason, Refused, Scratch, Sent, Service, Socket, TimerKey};
 use crate::engine::{ConnId, ListenerId, Message, Request, Response, Scope};
 use crate::proto::{CloseCode, MessageKind};
@@ -66,6 +67,8 @@ pub(super) struct State {
     /// Why, if it was not the client.
     why: Option<Reason>,
     pub(super) client: Option<Box<Client>>,
+    /// Counts the session until it ends.
+    _seat: Option<Seat>,
 }
 
 /// Messages in an answer of which it is not known yet whether its request still waits: it may be another worker's.
@@ -99,6 +102,7 @@ impl Session {
         mount: u16,
         options: Arc<LongPollOptions>,
         client: Option<Box<Client>>,
+        seat: Option<Seat>,
     ) -> Session {
         let state = State {
             id,
@@ -117,6 +121,7 @@ impl Session {
             closed: false,
             why: None,
             client,
+            _seat: seat,
         };
         Session { socket, state }
     }
@@ -224,7 +229,8 @@ impl Session {
 
     /// The client, if somebody wants to know of its end, and why that is.
     pub(super) fn take_client(&mut self) -> Option<(Box<Client>, Reason)> {
-        Some((self.state.client.take()?, self.state.why.take().unwrap_or(Reason::Closed)))
+        let other = if self.socket.is_disconnected() { Reason::Disconnected } else { Reason::Closed };
+        Some((self.state.client.take()?, self.state.why.take().unwrap_or(other)))
     }
 
     pub(super) fn mount(&self) -> u16 {
@@ -366,6 +372,11 @@ pub(super) fn answer(body: &serde_json::Value) -> Response {
 
 pub(super) fn empty(status: u16, token: &str) -> Response {
     answer(&json!({ "status": status, "token": token, "messages": [] }))
+}
+
+/// The few answers that are no 200: their body is for people.
+pub(super) fn failed(status: u16, text: &'static str) -> Response {
+    Response::text(status, text).header("Access-Control-Allow-Origin", "*").header("Cache-Control", "no-store")
 }
 
 pub(super) fn gone() -> Response {

@@ -30,10 +30,12 @@ pub mod body;
 mod classes;
 mod handler;
 mod line;
+mod log;
 mod longpoll;
 mod mail;
 mod mount;
 mod path;
+mod quota;
 mod routes;
 mod timers;
 
@@ -50,7 +52,8 @@ use crate::server::{Running, Server, ToAddress};
 use classes::Classes;
 use mount::Vars;
 use path::Pattern;
-use std::{error, fmt, io, sync::Arc, time::Duration};
+use quota::Quota;
+use std::{error, fmt, io, ptr, sync::Arc, time::Duration};
 
 /// What a program serves: sockets at paths, and everything else by a [`Router`].
 #[derive(Debug)]
@@ -81,6 +84,7 @@ struct Shared {
     /// Tells this process's sessions from those of others with the same secret, and from those before a restart.
     instance: u64,
     classes: Arc<Classes>,
+    quota: Arc<Quota>,
 }
 
 /// An endpoint's handle for other threads: broadcasts, disconnects, drains. Cheap to clone.
@@ -147,13 +151,25 @@ impl Endpoint {
     }
 
     /// Mounts a socket: WebSockets at `path` + `/websocket`, long-polling if the [`Mount`] says so. The path may have
-    /// variables (`/tenants/:tenant/socket`), which become parameters.
+    /// variables (`/tenants/:tenant/socket`), which become parameters. Sockets come before routes: what is sent to the paths of
+    /// one does not come to the router.
+    ///
+    /// # Panics
+    /// The path, or that of a transport, does not begin with `/`, has a variable without a name, or a `*`; or another
+    /// socket, mounted before, has taken it already.
     pub fn socket(mut self, path: &str, mount: impl Into<Mount>) -> Endpoint {
         let mount = mount.into();
         let websocket = mount.websocket.as_ref().map(|options| Pattern::new(path, &options.path));
         let longpoll = mount.longpoll.clone();
         let longpoll = longpoll.map(|options| (Pattern::new(path, &options.path), Arc::new(options)));
-        self.mounts.push(Place { mount, websocket, longpoll });
+        let place = Place { mount, websocket, longpoll };
+        for new in place.patterns() {
+            let taken = self.mounts.iter().flat_map(Place::patterns).chain(place.patterns());
+            if let Some(taken) = taken.filter(|taken| !ptr::eq(*taken, new)).find(|taken| taken.covers(new)) {
+                panic!("a socket at {new} is never reached, behind the one at {taken}");
+            }
+        }
+        self.mounts.push(place);
         self
     }
 
@@ -239,7 +255,8 @@ impl Endpoint {
         let instance = u64::from_le_bytes(instance.try_into().expect("8 bytes"));
         let signer = self.signer.unwrap_or_else(|| Signer::new(secret).expect("32 bytes are enough"));
         let Endpoint { mounts, router, origin, .. } = self;
-        Ok(Shared { mounts, router, origin, signer, instance, classes: Arc::new(classes) })
+        let (classes, quota) = (Arc::new(classes), Arc::default());
+        Ok(Shared { mounts, router, origin, signer, instance, classes, quota })
     }
 }
 
@@ -249,6 +266,13 @@ const ANSWER_SLACK: Duration = Duration::from_secs(5);
 impl Default for Endpoint {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Place {
+    /// Where its transports are.
+    fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.websocket.iter().chain(self.longpoll.iter().map(|(pattern, _)| pattern))
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`Mount`]: a kind of socket at a path, and who may connect to it (docs/phoenix-wire.md §1).
 #![forbid(unsafe_code)]
 
+use super::log::{Filtered, connected, may_come, refused};
 use crate::channels::{Assigns, Reason, UserSocket};
 use crate::engine::{Keepalive, Profile, Request, Response};
 use crate::http::{OriginPolicy, Params, Session, SessionCookie, Value, is_csrf_token};
@@ -15,7 +16,6 @@ use std::{
 };
 
 /// What a client connects with.
-#[derive(Debug)]
 pub struct ConnectInfo<'a> {
     request: &'a Request<'a>,
     params: Params,
@@ -90,6 +90,10 @@ pub struct LongPollOptions {
     pub path: String,
     /// How long a poll waits for messages. A session without a poll for one and a half times as long ends. Default 10 s.
     pub window: Duration,
+    /// Sessions of clients of one IP address, all workers together. Beyond: 429, before `connect` is asked. Behind a proxy
+    /// all clients have its address. Default 0: off. However they are spread, a worker has room for
+    /// [`Limits::listeners`](crate::Limits::listeners) sessions, beyond which it is 503.
+    pub sessions_per_ip: u32,
     /// How long a session's token is valid. Default 14 days.
     pub token_age: Duration,
     /// Bytes of one request's body, if its token is that of a session; 4 KiB if not. Beyond: 413. Default 8,000,000.
@@ -102,7 +106,7 @@ pub struct LongPollOptions {
     pub waiting_bytes: usize,
 }
 
-/// Whoever a client is, in the words of a status code: why it is refused.
+/// What a client that may not connect is answered.
 #[derive(Debug)]
 pub(super) enum Refusal {
     Status(u16),
@@ -144,7 +148,8 @@ impl<'a> ConnectInfo<'a> {
         self.params.text(name)
     }
 
-    /// The peer's address; none on a Unix socket.
+    /// The peer's address, without its port; none on a Unix socket. Behind a proxy it is the proxy's: who trusts it reads
+    /// the client's from the field that it sets ([`ConnectInfo::x_headers`]).
     pub fn peer(&self) -> Option<IpAddr> {
         self.request.peer()
     }
@@ -213,8 +218,8 @@ impl<'a> Disconnected<'a> {
         self.client.id.as_deref()
     }
 
-    /// Why: [`Reason::Draining`], [`Reason::Inactive`] (a long-poll session that was not polled), else
-    /// [`Reason::Closed`].
+    /// Why: [`Reason::Disconnected`] (by its id), [`Reason::Draining`], [`Reason::Inactive`] (a long-poll session that was
+    /// not polled), else [`Reason::Closed`].
     pub fn reason(&self) -> &'a Reason {
         self.reason
     }
@@ -222,14 +227,6 @@ impl<'a> Disconnected<'a> {
     /// WebSocket or long-poll.
     pub fn transport(&self) -> Transport {
         self.transport
-    }
-}
-
-impl Mount {
-    /// What is kept of a client for its end: nothing if nobody asks.
-    pub(super) fn client(&self, assigns: &Assigns, id: Option<&str>) -> Option<Box<Client>> {
-        self.on_disconnect.as_ref()?;
-        Some(Box::new(Client { assigns: assigns.clone(), id: id.map(Into::into) }))
     }
 }
 
@@ -293,6 +290,12 @@ impl Mount {
         self
     }
 
+    /// What is kept of a client for its end: nothing if nobody asks.
+    pub(super) fn client(&self, assigns: &Assigns, id: Option<&str>) -> Option<Box<Client>> {
+        self.on_disconnect.as_ref()?;
+        Some(Box::new(Client { assigns: assigns.clone(), id: id.map(Into::into) }))
+    }
+
     /// Tells the program that a client is gone.
     pub(super) fn disconnected(&self, client: &Client, reason: &Reason, transport: Transport) {
         if let Some(hook) = &self.on_disconnect {
@@ -346,12 +349,14 @@ impl Mount {
         origin: &OriginPolicy,
         transport: Transport,
     ) -> Result<Admitted, Refusal> {
+        let refuse = |status, why| refused(transport, status, why);
         if transport == Transport::WebSocket && request.method() != "GET" {
-            return Err(Refusal::Status(400));
+            return Err(refuse(400, "the method is not GET"));
         }
-        let mut params = Params::parse(request.query().unwrap_or_default()).map_err(|_| Refusal::Status(400))?;
-        if !origin.allows(request.header("origin"), request) {
-            return Err(Refusal::Status(403));
+        let query = request.query().unwrap_or_default();
+        let mut params = Params::parse(query).map_err(|_| refuse(400, "the query cannot be read"))?;
+        if !may_come(origin, request, transport) {
+            return Err(refuse(403, "its origin may not connect"));
         }
         let (auth_token, protocol) = match transport {
             Transport::WebSocket => self.protocols(request)?,
@@ -360,9 +365,9 @@ impl Mount {
         let vsn = match params.get("vsn") {
             None => None,
             Some(Value::Text(vsn)) => Some(vsn.as_str()),
-            Some(_) => return Err(Refusal::Status(403)),
+            Some(_) => return Err(refuse(403, "vsn is no text")),
         };
-        let serializer = self.socket.versions().negotiate(vsn).ok_or(Refusal::Status(403))?;
+        let serializer = self.socket.versions().negotiate(vsn).ok_or_else(|| refuse(403, "nobody speaks its vsn"))?;
         for (name, value) in vars {
             params.put(&name, Value::Text(value));
         }
@@ -371,7 +376,7 @@ impl Mount {
         let info = ConnectInfo { request, params, auth_token, session, transport };
         let begun = Instant::now();
         let decision = (self.connect)(&info);
-        told(&info, serializer, &decision, begun.elapsed());
+        connected(&info, serializer, &decision, begun.elapsed());
         match decision {
             Connect::Accept { assigns, id } => Ok(Admitted { serializer, assigns, id, protocol }),
             Connect::Refuse => Err(Refusal::Status(403)),
@@ -391,8 +396,9 @@ impl Mount {
         if self.auth_token {
             let bearers = names.iter().filter_map(|name| name.strip_prefix(BEARER)).collect::<Vec<_>>();
             if let [bearer] = bearers[..] {
-                let bytes = STANDARD_NO_PAD.decode(bearer).map_err(|_| Refusal::Status(500))?;
-                token = Some(String::from_utf8(bytes).map_err(|_| Refusal::Status(500))?);
+                let unreadable = || refused(Transport::WebSocket, 500, "its auth token cannot be decoded");
+                let bytes = STANDARD_NO_PAD.decode(bearer).map_err(|_| unreadable())?;
+                token = Some(String::from_utf8(bytes).map_err(|_| unreadable())?);
                 names.retain(|name| !name.starts_with(BEARER));
             }
         }
@@ -403,43 +409,8 @@ impl Mount {
         }
         match spoken.into_iter().find(|name| names.contains(name)) {
             Some(name) => Ok((token, Some(name.to_owned()))),
-            None => Err(Refusal::Status(403)),
+            None => Err(refused(Transport::WebSocket, 403, "nobody speaks its subprotocols")),
         }
-    }
-}
-
-/// Logs what `connect` decided (PHOENIX.md §9), without passwords and tokens.
-fn told(info: &ConnectInfo<'_>, serializer: u8, decision: &Connect, duration: Duration) {
-    let (transport, params) = (info.transport, Filtered(&info.params));
-    match decision {
-        Connect::Accept { id, .. } => {
-            tracing::info!(?transport, serializer, id, ?duration, ?params, result = "ok", "socket_connected");
-        }
-        Connect::Refuse | Connect::Error(_) => {
-            tracing::debug!(?transport, serializer, ?duration, ?params, result = "refused", "socket_connected");
-        }
-    }
-}
-
-/// Parameters as the log may have them.
-struct Filtered<'a>(&'a Params);
-
-impl fmt::Debug for Filtered<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let secret = |key: &str| {
-            let key = key.to_ascii_lowercase();
-            key.contains("password") || key.contains("token")
-        };
-        let mut map = f.debug_map();
-        for (key, value) in self.0.iter() {
-            match value {
-                _ if secret(key) => map.entry(&key, &format_args!("[FILTERED]")),
-                Value::Text(text) => map.entry(&key, text),
-                Value::Map(params) => map.entry(&key, &Filtered(params)),
-                Value::List(_) => map.entry(&key, &format_args!("[..]")), // maps may be in it
-            };
-        }
-        map.finish()
     }
 }
 
@@ -471,11 +442,23 @@ impl Default for LongPollOptions {
         LongPollOptions {
             path: "/longpoll".into(),
             window: Duration::from_secs(10),
+            sessions_per_ip: 0,
             token_age: Duration::from_secs(14 * 24 * 3600),
             body_bytes: 8_000_000,
             buffer_bytes: 1 << 20,
             waiting_bytes: 1 << 20,
         }
+    }
+}
+
+/// Without secrets: it may be logged.
+impl fmt::Debug for ConnectInfo<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectInfo")
+            .field("transport", &self.transport)
+            .field("path", &self.request.path())
+            .field("params", &Filtered(&self.params))
+            .finish_non_exhaustive()
     }
 }
 
@@ -488,19 +471,5 @@ impl From<UserSocket> for Mount {
 impl fmt::Debug for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mount").field("socket", &self.socket).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_log_has_no_secrets() {
-        let query = "vsn=2.0.0&authToken=s1&user[Password]=s2&user[name]=a&_csrf_token=s3&tokens[]=s4&x[][token]=s5";
-        let logged = format!("{:?}", Filtered(&Params::parse(query).expect("a query")));
-        assert!(["s1", "s2", "s3", "s4", "s5"].iter().all(|secret| !logged.contains(secret)), "{logged}");
-        assert!(logged.contains("2.0.0") && logged.contains(r#""name": "a""#), "{logged}");
-        assert_eq!(logged.matches("[FILTERED]").count(), 4, "{logged}");
     }
 }

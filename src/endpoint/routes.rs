@@ -3,42 +3,10 @@
 
 use super::Endpoint;
 use crate::engine::Response;
-use crate::http::{Context, Plug, Router};
+use crate::http::{Context, Plug, Router, methods};
 use std::mem;
 
-macro_rules! methods {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        impl Endpoint {
-            $($(#[$doc])*
-            ///
-            /// # Panics
-            /// The path does not begin with `/`, or has a `*name` before its end.
-            #[must_use]
-            pub fn $name<R: Into<Response>>(
-                self,
-                path: &str,
-                handler: impl Fn(&mut Context<'_>) -> R + Send + Sync + 'static,
-            ) -> Self {
-                self.with_router(|router| router.$name(path, handler))
-            })*
-        }
-    };
-}
-
-methods! {
-    /// Answers GET of this path, and HEAD.
-    get,
-    /// Answers POST of this path.
-    post,
-    /// Answers PUT of this path.
-    put,
-    /// Answers PATCH of this path.
-    patch,
-    /// Answers DELETE of this path.
-    delete,
-    /// Answers OPTIONS of this path.
-    options,
-}
+methods!(Endpoint);
 
 impl Endpoint {
     /// Lets every request pass `plug`; see [`Router::plug`]. Sockets have checks of their own.
@@ -60,6 +28,15 @@ impl Endpoint {
     #[must_use]
     pub fn not_found<R: Into<Response>>(self, handler: impl Fn(&mut Context<'_>) -> R + Send + Sync + 'static) -> Self {
         self.with_router(|router| router.not_found(handler))
+    }
+
+    fn route<R: Into<Response>>(
+        self,
+        method: &'static str,
+        path: &str,
+        handler: impl Fn(&mut Context<'_>) -> R + Send + Sync + 'static,
+    ) -> Self {
+        self.with_router(|router| router.route(method, path, handler))
     }
 
     fn with_router(mut self, change: impl FnOnce(Router) -> Router) -> Self {

@@ -39,9 +39,11 @@ pub struct Limits {
     /// Bytes of the body of a plain request, if the handler's [`body_limit`](super::Handler::body_limit) does not say
     /// otherwise. Beyond: 413. Default 1 MiB.
     pub body_bytes: u32,
-    /// Time for the opening handshake, from accept or connect; for each later request head, from its first byte; and for
-    /// each body, from its head. Beyond: 408, or a failed connect. Default 5 s.
+    /// Time for the opening handshake, from accept or connect, and for each later request head, from its first byte.
+    /// Beyond: 408, or a failed connect. Default 5 s.
     pub handshake_timeout: Duration,
+    /// Time for the body of a plain request, from its head. Beyond: 408. Default 15 s.
+    pub body_timeout: Duration,
     /// Time between an answer and the next request of its connection. Beyond: closed without a word. Zero: a connection
     /// serves one plain request. Default 60 s.
     pub keep_alive_timeout: Duration,
@@ -95,6 +97,7 @@ impl Default for Limits {
             request_headers: 64,
             body_bytes: 1 << 20,
             handshake_timeout: Duration::from_secs(5),
+            body_timeout: Duration::from_secs(15),
             keep_alive_timeout: Duration::from_secs(60),
             answer_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),

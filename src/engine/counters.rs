@@ -37,7 +37,7 @@ counters! {
     refused,
     /// Requests and handshakes answered with an error status.
     bad_requests,
-    /// Opening handshakes, both roles, that were not complete in time (408, or a failed connect).
+    /// Opening handshakes, both roles, and plain requests that were not complete in time (408, or a failed connect).
     handshake_timeouts,
     /// Plain HTTP requests answered.
     requests,

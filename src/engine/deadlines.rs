@@ -76,6 +76,7 @@ impl<H: Handler> Engine<H> {
         let timeout = match phase {
             Phase::Open => return self.keepalive(slot, elapsed),
             Phase::Opening if self.core.table.is_idle(slot) => limits.keep_alive_timeout,
+            Phase::Opening if self.core.table.is_reading_body(slot) => limits.body_timeout,
             Phase::Answering => limits.answer_timeout,
             Phase::Connecting | Phase::Opening | Phase::Deferred => limits.handshake_timeout,
             _ => limits.close_timeout,

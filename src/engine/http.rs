@@ -22,7 +22,7 @@ use super::session::Engine;
 use super::table::Table;
 use crate::proto::handshake::server::{self, Expectation, Framing};
 use crate::proto::http::{BodyError, Chunked};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bytes made room for when a body begins, however long it says it will be.
 const BODY_ROOM: usize = 64 << 10;
@@ -148,6 +148,11 @@ impl Table {
         self.hot[slot].cold.as_deref().is_some_and(|cold| matches!(cold.http, Http::Idle))
     }
 
+    /// Whether a body is being read.
+    pub(crate) fn is_reading_body(&self, slot: u32) -> bool {
+        self.hot[slot].cold.as_deref().is_some_and(|cold| matches!(cold.http, Http::Body(_)))
+    }
+
     /// Queues the answer to the request in work; then another is awaited, or the connection ends.
     fn answer(&mut self, slot: u32, response: &Response) {
         let Some(&mut pending) = self.pending(slot) else { return };
@@ -205,9 +210,9 @@ impl Table {
         self.arm(slot, self.tick.wrapping_add(due));
     }
 
-    /// From now the peer has the handshake timeout for a head or a body.
-    fn start_reading(&mut self, slot: u32) {
-        let due = ticks(self.config.limits.handshake_timeout);
+    /// From now the peer has this time for a head or a body.
+    fn start_reading(&mut self, slot: u32, time: Duration) {
+        let due = ticks(time);
         self.hot[slot].tick = self.tick;
         self.arm(slot, self.tick.wrapping_add(due));
     }
@@ -243,7 +248,7 @@ impl<H: Handler> Engine<H> {
                     self.core.table.cold(slot).http = Http::Idle;
                     return Some(empty);
                 }
-                self.core.table.start_reading(slot);
+                self.core.table.start_reading(slot, self.core.table.config.limits.handshake_timeout);
             }
         }
         let limits = self.core.table.config.limits.request();
@@ -312,7 +317,7 @@ impl<H: Handler> Engine<H> {
             Ok(upload) => {
                 let table = &mut self.core.table;
                 table.cold(slot).http = Http::Body(Box::new(upload));
-                table.start_reading(slot);
+                table.start_reading(slot, table.config.limits.body_timeout);
                 if head.expectation() == Expectation::Continue && rest.is_empty() {
                     table.raw(slot, 32, server::write_continue);
                 }

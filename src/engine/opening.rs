@@ -287,7 +287,7 @@ impl<H: Handler> Engine<H> {
             self.core.table.force(slot);
             self.end(slot, CloseReason::LOST);
         } else {
-            self.respond(slot, &Response::text(408, "no complete opening handshake in time\n"), false);
+            self.respond(slot, &Response::text(408, "no complete request in time\n"), false);
         }
     }
 }

@@ -22,9 +22,11 @@ pub struct Context<'a> {
     pub(super) later: bool,
 }
 
+/// Without query, fields and body, which may hold secrets.
 impl fmt::Debug for Context<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context").field("request", &self.request).field("vars", &self.vars).finish_non_exhaustive()
+        let (method, path) = (self.method(), self.path());
+        f.debug_struct("Context").field("method", &method).field("path", &path).finish_non_exhaustive()
     }
 }
 

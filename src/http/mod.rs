@@ -42,5 +42,6 @@ pub use origin::{BadOrigin, Origin, OriginCheck, OriginPolicy};
 pub use plug::{JsonBody, Next, Plug, RequestId, SecureHeaders};
 pub use query::{Params, Value};
 pub use router::Router;
+pub(crate) use router::methods;
 pub use session::{Session, SessionCookie};
 pub use static_files::StaticFiles;

@@ -44,18 +44,36 @@ impl fmt::Debug for Router {
     }
 }
 
+/// The methods that declare routes, for what has a `route`: the router, and what has one.
 macro_rules! methods {
-    ($($(#[$doc:meta])* $name:ident $method:literal,)*) => {
-        impl Router {
+    ($of:ident) => {
+        $crate::http::methods! { $of:
+            /// Answers GET of this path, and HEAD.
+            get "GET",
+            /// Answers POST of this path.
+            post "POST",
+            /// Answers PUT of this path.
+            put "PUT",
+            /// Answers PATCH of this path.
+            patch "PATCH",
+            /// Answers DELETE of this path.
+            delete "DELETE",
+            /// Answers OPTIONS of this path, in place of the router itself.
+            options "OPTIONS",
+        }
+    };
+    ($of:ident: $($(#[$doc:meta])* $name:ident $method:literal,)*) => {
+        impl $of {
             $($(#[$doc])*
             ///
             /// # Panics
-            /// The path does not begin with `/`, or has a `*name` before its end.
+            /// The path does not begin with `/`, has a variable without a name or a `*name` before its end, or an earlier
+            /// route of this method matches all that it does.
             #[must_use]
-            pub fn $name<R: Into<Response>>(
+            pub fn $name<R: Into<$crate::Response>>(
                 self,
                 path: &str,
-                handler: impl Fn(&mut Context<'_>) -> R + Send + Sync + 'static,
+                handler: impl Fn(&mut $crate::http::Context<'_>) -> R + Send + Sync + 'static,
             ) -> Self {
                 self.route($method, path, handler)
             })*
@@ -63,20 +81,9 @@ macro_rules! methods {
     };
 }
 
-methods! {
-    /// Answers GET of this path, and HEAD.
-    get "GET",
-    /// Answers POST of this path.
-    post "POST",
-    /// Answers PUT of this path.
-    put "PUT",
-    /// Answers PATCH of this path.
-    patch "PATCH",
-    /// Answers DELETE of this path.
-    delete "DELETE",
-    /// Answers OPTIONS of this path, in place of the router itself.
-    options "OPTIONS",
-}
+pub(crate) use methods;
+
+methods!(Router);
 
 impl Router {
     /// Without routes.
@@ -95,7 +102,7 @@ impl Router {
     /// Adds the routes of `build` below `prefix`, with plugs of their own.
     ///
     /// # Panics
-    /// As for a route's path; besides, if the prefix has a `*name`.
+    /// As for the paths of routes; besides, if the prefix has a `*name`.
     #[must_use]
     pub fn scope(mut self, prefix: &str, build: impl FnOnce(Router) -> Router) -> Self {
         let inner = build(Router::new());
@@ -104,7 +111,7 @@ impl Router {
         for route in inner.routes {
             let pattern = [&prefix[..], &route.pattern].concat();
             let plugs = [&inner.plugs[..], &route.plugs].concat();
-            self.routes.push(Route { pattern, plugs, ..route });
+            self.add(Route { pattern, plugs, ..route });
         }
         self
     }
@@ -129,15 +136,25 @@ impl Router {
         if context.later { Answer::Later } else { Answer::Now(response) }
     }
 
-    fn route<R: Into<Response>>(
+    pub(crate) fn route<R: Into<Response>>(
         mut self,
         method: &'static str,
         path: &str,
         handler: impl Fn(&mut Context<'_>) -> R + Send + Sync + 'static,
     ) -> Self {
         let handler: RouteHandler = Arc::new(move |context| handler(context).into());
-        self.routes.push(Route { method, pattern: pattern(path), plugs: Vec::new(), handler });
+        self.add(Route { method, pattern: pattern(path), plugs: Vec::new(), handler });
         self
+    }
+
+    /// The first route that matches wins, so that one behind another that matches all it does is a mistake.
+    fn add(&mut self, route: Route) {
+        let earlier = self.routes.iter().filter(|earlier| earlier.method == route.method);
+        for earlier in earlier {
+            let (method, path, taken) = (route.method, &route.pattern, &earlier.pattern);
+            assert!(!covers(taken, path), "{method} {} is never reached, behind {}", show(path), show(taken));
+        }
+        self.routes.push(route);
     }
 
     fn dispatch(&self, context: &mut Context<'_>) -> Response {
@@ -199,9 +216,32 @@ fn pattern(path: &str) -> Vec<Segment> {
             _ => Segment::Literal(segment.into()),
         })
         .collect();
+    let named = |segment: &Segment| !matches!(segment, Segment::Var(name) | Segment::Rest(name) if name.is_empty());
+    assert!(pattern.iter().all(named), "a variable has a name: {path:?}");
     let early = pattern.iter().rev().skip(1).any(|segment| matches!(segment, Segment::Rest(_)));
     assert!(!early, "*name is the end of a path: {path:?}");
     pattern
+}
+
+/// Whether a pattern matches every path that the other does.
+fn covers(pattern: &[Segment], other: &[Segment]) -> bool {
+    match (pattern.split_first(), other.split_first()) {
+        (Some((Segment::Rest(_), _)), _) => true,
+        (None, other) => other.is_none(),
+        (Some((Segment::Var(_), rest)), Some((Segment::Literal(_) | Segment::Var(_), behind))) => covers(rest, behind),
+        (Some((literal, rest)), Some((segment, behind))) => literal == segment && covers(rest, behind),
+        (Some(_), None) => false,
+    }
+}
+
+/// A pattern as it was written.
+fn show(pattern: &[Segment]) -> String {
+    let segments = pattern.iter().map(|segment| match segment {
+        Segment::Literal(literal) => format!("/{literal}"),
+        Segment::Var(name) => format!("/:{name}"),
+        Segment::Rest(name) => format!("/*{name}"),
+    });
+    if pattern.is_empty() { "/".to_owned() } else { segments.collect() }
 }
 
 /// The variables, if the segments are of the pattern.
@@ -245,8 +285,30 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "the end of a path")]
-    fn a_rest_in_the_middle_is_a_mistake_of_the_program() {
-        pattern("/a/*rest/b");
+    fn mistakes_of_the_program_are_told_when_it_starts() {
+        let route = |router: Router, path: &str| router.get(path, |_| "");
+        let taken = || Router::new().get("/a/:id", |_| "").get("/f/*rest", |_| "").get("/", |_| "");
+        for (path, mistake) in [
+            ("/a/*rest/b", "*name is the end of a path: \"/a/*rest/b\""),
+            ("a", "a path begins with a slash: \"a\""),
+            ("", "a path begins with a slash: \"\""),
+            ("/a/:/b", "a variable has a name: \"/a/:/b\""),
+            ("/a/*", "a variable has a name: \"/a/*\""),
+            ("/a/:name/", "GET /a/:name is never reached, behind /a/:id"),
+            ("/a/new", "GET /a/new is never reached, behind /a/:id"),
+            ("/f", "GET /f is never reached, behind /f/*rest"),
+            ("/f/x/*more", "GET /f/x/*more is never reached, behind /f/*rest"),
+            ("//", "GET / is never reached, behind /"),
+        ] {
+            let panic = std::panic::catch_unwind(|| route(taken(), path)).expect_err(path);
+            let told = panic.downcast_ref::<String>().expect("a text");
+            assert!(told.contains(mistake), "{told}");
+            let scoped = || taken().scope("/", |scope| route(scope, path));
+            assert!(std::panic::catch_unwind(scoped).is_err(), "in a scope: {path}");
+        }
+        for path in ["/a", "/a/b/c", "/:page", "/:a/:b", "/*all", "/a/*rest", "/a%2fb"] {
+            let _ = route(taken(), path);
+        }
+        let _ = taken().post("/a/:id", |_| "").scope("/in", |_| taken());
     }
 }

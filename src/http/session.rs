@@ -6,6 +6,7 @@ use super::plug::{Next, Plug};
 use crate::channels::token::Signer;
 use crate::engine::{Request, Response};
 use serde_json::{Map, Value};
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 /// The most bytes of a cookie that browsers keep.
@@ -13,10 +14,17 @@ const COOKIE_BYTES: usize = 4096;
 const PURPOSE: &str = "wingbeat session";
 
 /// What is kept about one browser. It can read it: keep secrets elsewhere.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Session {
     values: Map<String, Value>,
     changed: bool,
+}
+
+/// Its keys alone: the CSRF token is among the values.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("keys", &self.values.keys().collect::<Vec<_>>()).finish_non_exhaustive()
+    }
 }
 
 impl Session {
@@ -77,8 +85,8 @@ pub struct SessionCookie {
     max_age: Duration,
 }
 
-impl std::fmt::Debug for SessionCookie {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for SessionCookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionCookie").field("name", &self.name).finish_non_exhaustive()
     }
 }

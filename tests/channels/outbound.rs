@@ -130,6 +130,26 @@ fn a_topic_that_the_same_client_has_joined_can_be_watched() {
 }
 
 #[test]
+fn broadcast_from_spares_one_channel_not_the_others_of_its_client() {
+    let (kit, spy, client) = joined();
+    let other = kit.connect();
+    other.join("room:b", json!({})).expect("joined");
+    for topic in ["room:b", "room:c"] {
+        client.join(topic, json!({})).expect("joined");
+    }
+    for topic in ["room:a", "room:b", "room:c"] {
+        client.push(topic, "subscribe", json!({ "topic": "room:b" }));
+    }
+    client.push("room:b", "broadcast_from", json!({ "a": 1 }));
+    assert_eq!(heard(&other), [said("room:b", json!({ "a": 1 }))]);
+    assert!(heard(&client).is_empty());
+    assert_eq!(spy.log(), ["room:a heard room:b said 7", "room:c heard room:b said 7"], "once each, the sender not");
+    other.push("room:b", "broadcast_from", json!({}));
+    assert_eq!(heard(&client), [said("room:b", json!({}))]);
+    assert_eq!(spy.log(), ["room:a", "room:b", "room:c"].map(|topic| format!("{topic} heard room:b said 2")));
+}
+
+#[test]
 fn two_channels_of_a_client_watch_one_topic() {
     let (kit, spy, client) = joined();
     client.join("room:b", json!({})).expect("joined");

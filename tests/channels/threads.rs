@@ -3,7 +3,10 @@
 
 use crate::{close, heard, joined, kit, tell};
 use serde_json::json;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 use std::{sync::mpsc, thread};
+use wingbeat::channels::testing::Client;
 
 #[test]
 fn another_thread_answers() {
@@ -67,4 +70,27 @@ fn a_handle_of_a_join_works_once_it_has_joined() {
     client.assert_reply("1", "ok", json!({}));
     client.assert_push("room:a", "message", json!({ "text": "in time" }));
     client.refute("room:a", "message");
+}
+
+#[test]
+fn what_nobody_can_send_is_not_waited_for() {
+    let (kit, spy, client) = joined();
+    // Longer than any test may run: to wait for it is to fail.
+    kit.patience(Duration::from_secs(24 * 3600));
+    let fails = |client: &Client| catch_unwind(AssertUnwindSafe(|| client.assert_push("room:a", "message", json!({}))));
+    assert!(fails(&client).is_err(), "nobody has a handle");
+    client.push("room:a", "handle", json!({}));
+    let handle = spy.notes().handles.pop().expect("it was given");
+    let (let_go, wait) = mpsc::channel::<()>();
+    let thread = thread::spawn(move || {
+        let _ = wait.recv();
+        drop(handle);
+    });
+    drop(let_go);
+    assert!(fails(&client).is_err(), "who had one has let go of it");
+    thread.join().expect("no panic");
+    client.push("room:a", "handle", json!({}));
+    let _kept = spy.notes().handles.pop().expect("it was given");
+    kit.patience(Duration::from_millis(1));
+    assert!(fails(&client).is_err(), "somebody may send, but does not in time");
 }

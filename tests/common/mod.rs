@@ -4,4 +4,5 @@
 
 pub mod script;
 pub mod wire;
+pub mod workers;
 pub mod world;

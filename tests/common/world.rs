@@ -3,13 +3,12 @@
 
 use super::script::{Event, Record, Script, Shared};
 use super::wire::{self, Decoder};
+use super::workers;
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::{Arc, Once};
 use std::time::Duration;
-use wingbeat::driver::Driver;
 use wingbeat::driver::sim::{Net, Peer, Sim};
-use wingbeat::engine::{CloseCause, Counters, Handle, Worker, group};
+use wingbeat::engine::{CloseCause, Counters, Handle, Worker};
 use wingbeat::{Address, Config};
 
 pub type SimWorker = Worker<Script, Sim>;
@@ -28,48 +27,22 @@ pub struct Raw {
     pub seen: Decoder,
 }
 
-/// Small enough to build thousands of worlds, else the defaults.
+/// As small as others, with workers on one port and little room for mail.
 pub fn config() -> Config {
-    let mut config = Config::default();
-    config.frames.small_frames = 16;
-    config.frames.medium_frames = 2;
-    config.driver.events = 64;
-    config.driver.receive_buffer = 64 << 10;
+    let mut config = workers::config();
     config.limits.mail_messages = 64;
     config.reuse_port = true;
     config
 }
 
-/// Panics that a script asks for are not worth a line each.
-fn hush() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if info.payload().downcast_ref::<&str>() != Some(&"scripted") {
-                hook(info);
-            }
-        }));
-    });
-}
-
 impl World {
     pub fn new(seed: u64, config: Config, workers: usize) -> World {
-        hush();
         let net = Net::new(seed);
         let record: Shared = Rc::new(RefCell::new(Record::default()));
-        let drivers: Vec<Sim> = (0..workers).map(|_| net.driver(config.driver)).collect();
-        let wakers: Vec<Arc<_>> = drivers.iter().map(Driver::waker).collect();
-        let (seeds, handle) = group(&wakers, config);
-        let mut address: Address = "127.0.0.1:4000".parse().expect("an address");
-        let start = |(seed_of, driver): (_, Sim)| {
-            let seed_of: wingbeat::engine::WorkerSeed<String> = seed_of;
-            let handler = Script { record: Rc::clone(&record) };
-            let mut worker = seed_of.start_at(driver, handler, net.now(), Some(seed));
-            address = worker.listen(&address).expect("nobody else listens");
-            worker
-        };
-        let workers = seeds.into_iter().zip(drivers).map(start).collect();
+        let at = vec!["127.0.0.1:4000".parse().expect("an address"); workers];
+        let make = |_, _: &_| Script { record: Rc::clone(&record) };
+        let (workers, mut addresses, handle) = workers::start(&net, seed, config, &at, make);
+        let address = addresses.pop().expect("a worker");
         World { net, workers, handle, record, address }
     }
 

@@ -556,8 +556,9 @@ fn the_program_learns_of_clients_that_are_gone() {
     let _client = world.open(1, "&name=me");
     world.handle.disconnect("users:me").expect("there is room");
     world.settle();
-    assert_eq!(gone.lock().unwrap().len(), 2);
-    gone.lock().unwrap().clear();
+    gone.lock().unwrap().sort_by_key(|(transport, ..)| *transport == Transport::LongPoll);
+    let both = [Transport::WebSocket, Transport::LongPoll].map(|transport| at(transport, Reason::Disconnected));
+    expect(&mut world, &both);
     Poller::new(&mut world, 0);
     world.handle.drain(Drain::default());
     expect(&mut world, &[at(Transport::LongPoll, Reason::Draining)]);
@@ -597,4 +598,29 @@ fn what_a_join_holds_back_is_an_option() {
     assert_eq!(poller.post(&mut world, "", r#"["2","2","room:slow","phx_join",{}]"#), status(200));
     let taken = (0..10).take_while(|_| poller.post(&mut world, "", &echo) == status(200)).count();
     assert_eq!(taken, 2);
+}
+
+#[test]
+fn sessions_have_a_limit_by_address_and_one_in_all() {
+    let options = LongPollOptions { sessions_per_ip: 2, ..LongPollOptions::default() };
+    let mount = Mount::new(UserSocket::new()).longpoll(options);
+    let mut config = crate::world::config();
+    config.limits.listeners = 3;
+    let mut world = World::with(7, Endpoint::new().socket("/socket", mount), 2, config);
+    let begin = |world: &mut World, last: u8, worker: usize| {
+        let peer = world.net.connect_from([10, 0, 0, last].into(), &world.addresses[worker]).expect("it listens");
+        peer.send(b"GET /socket/longpoll?vsn=2.0.0 HTTP/1.1\r\nHost: sim\r\n\r\n");
+        world.settle();
+        let head = String::from_utf8(peer.take()).expect("text");
+        assert!(head.to_ascii_lowercase().contains("access-control-allow-origin: *"), "{head}");
+        head[9..12].parse::<u16>().expect("a status")
+    };
+    assert_eq!([0, 1].map(|worker| begin(&mut world, 1, worker)), [200; 2]);
+    assert_eq!([0, 1].map(|worker| begin(&mut world, 1, worker)), [429; 2], "both workers count");
+    assert_eq!([0, 0].map(|worker| begin(&mut world, 2, worker)), [200; 2]);
+    assert_eq!(begin(&mut world, 3, 0), 503, "worker 0 has three");
+    assert_eq!(begin(&mut world, 3, 1), 200);
+    world.pass(15_100);
+    world.assert_no_sessions();
+    assert_eq!([0, 1, 0].map(|worker| begin(&mut world, 1, worker)), [200, 200, 429], "those that ended made room");
 }

@@ -5,7 +5,10 @@
 
 mod connect;
 mod fastlane;
+mod large;
+mod logs;
 mod longpoll;
+mod mistakes;
 mod oracle;
 mod order;
 mod room;
@@ -13,4 +16,6 @@ mod timers;
 #[path = "../common/wire.rs"]
 #[allow(dead_code, reason = "it is shared with the tests of the engine")]
 mod wire;
+#[path = "../common/workers.rs"]
+mod workers;
 mod world;

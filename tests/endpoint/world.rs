@@ -2,13 +2,13 @@
 #![forbid(unsafe_code)]
 
 use crate::wire::{self, Decoder};
+use crate::workers;
+pub use crate::workers::config;
 use serde_json::Value;
-use std::sync::{Arc, Once};
 use std::time::Duration;
-use wingbeat::driver::Driver;
 use wingbeat::driver::sim::{Net, Peer, Sim};
-use wingbeat::endpoint::{Endpoint, EndpointHandle, EndpointHandler, Mail};
-use wingbeat::engine::{Counters, Worker, group};
+use wingbeat::endpoint::{Endpoint, EndpointHandle, EndpointHandler};
+use wingbeat::engine::{Counters, Worker};
 use wingbeat::{Address, Config};
 
 pub struct World {
@@ -18,50 +18,17 @@ pub struct World {
     pub addresses: Vec<Address>,
 }
 
-/// Small, so that thousands of worlds are built quickly.
-pub fn config() -> Config {
-    let mut config = Config::default();
-    config.frames.small_frames = 16;
-    config.frames.medium_frames = 2;
-    config.driver.events = 64;
-    config.driver.receive_buffer = 64 << 10;
-    config
-}
-
-/// Panics that a test asks for are not worth a line each.
-fn hush() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if info.payload().downcast_ref::<&str>() != Some(&"scripted") {
-                hook(info);
-            }
-        }));
-    });
-}
-
 impl World {
     pub fn new(seed: u64, endpoint: Endpoint, workers: usize) -> World {
         World::with(seed, endpoint, workers, config())
     }
 
     pub fn with(seed: u64, endpoint: Endpoint, workers: usize, config: Config) -> World {
-        hush();
         let net = Net::new(seed);
         let make = endpoint.handlers().expect("there is randomness");
-        let drivers: Vec<Sim> = (0..workers).map(|_| net.driver(config.driver)).collect();
-        let wakers: Vec<Arc<_>> = drivers.iter().map(Driver::waker).collect();
-        let (seeds, handle) = group::<Mail>(&wakers, config);
-        let mut addresses = Vec::new();
-        let start = |(index, (seed_of, driver)): (usize, (wingbeat::engine::WorkerSeed<Mail>, Sim))| {
-            let handler = make(index, seed_of.handle());
-            let mut worker = seed_of.start_at(driver, handler, net.now(), Some(seed));
-            let address: Address = format!("127.0.0.1:{}", 4000 + index).parse().expect("an address");
-            addresses.push(worker.listen(&address).expect("nobody else listens"));
-            worker
-        };
-        let workers = seeds.into_iter().zip(drivers).enumerate().map(start).collect();
+        let at: Vec<Address> =
+            (0..workers).map(|index| format!("127.0.0.1:{}", 4000 + index).parse().expect("an address")).collect();
+        let (workers, addresses, handle) = workers::start(&net, seed, config, &at, make);
         World { net, workers, handle: EndpointHandle::from(handle), addresses }
     }
 

@@ -334,6 +334,7 @@ fn a_client_that_waits_for_100_is_told_once() {
 fn silence_ends_a_connection_in_each_stage() {
     let mut quick = config();
     quick.limits.handshake_timeout = ms(200);
+    quick.limits.body_timeout = ms(400);
     quick.limits.keep_alive_timeout = ms(1000);
     let stage = |bytes: &str, before: u64, status: Option<u16>| {
         let mut site = Site::new(quick);
@@ -351,8 +352,8 @@ fn silence_ends_a_connection_in_each_stage() {
     };
     assert_eq!(stage("", 200, Some(408)), 1);
     assert_eq!(stage("GET / HTTP/1.1\r\n", 200, Some(408)), 1);
-    assert_eq!(stage(&post("/", "Content-Length: 5\r\n", "hell"), 200, Some(408)), 1);
-    assert_eq!(stage(&post("/", "Transfer-Encoding: chunked\r\n", "5\r\n"), 200, Some(408)), 1);
+    assert_eq!(stage(&post("/", "Content-Length: 5\r\n", "hell"), 400, Some(408)), 1);
+    assert_eq!(stage(&post("/", "Transfer-Encoding: chunked\r\n", "5\r\n"), 400, Some(408)), 1);
     assert_eq!(stage(&get("/"), 1000, None), 0);
     assert_eq!(stage(&(get("/") + "\r\n"), 1000, None), 0);
     assert_eq!(stage(&(get("/") + "GET"), 200, Some(408)), 1);

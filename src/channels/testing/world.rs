@@ -7,6 +7,7 @@ use crate::channels::outlet::{Address, Full, Letter, Outlet, Post, Refused, Sent
 use crate::channels::{Broadcast, Outgoing, Reason, Scratch, Socket, UserSocket};
 use crate::proto::{CloseCode, MessageKind};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub(super) struct World {
     now: Duration,
     pub(super) letters: mpsc::Receiver<(u128, Letter)>,
     post: Arc<dyn Post>,
+    pub(super) patience: Duration,
     next_id: u128,
 }
 
@@ -74,7 +76,8 @@ impl World {
         let (sender, letters) = mpsc::channel();
         let post = Arc::new(Lane(sender));
         let (clients, published) = (BTreeMap::new(), VecDeque::new());
-        World { mount, clients, published, now: Duration::ZERO, letters, post, next_id: 0 }
+        let patience = Duration::from_secs(5);
+        World { mount, clients, published, now: Duration::ZERO, letters, post, patience, next_id: 0 }
     }
 
     pub(super) fn enter(&mut self, socket: Socket) -> u128 {
@@ -169,10 +172,21 @@ impl World {
         true
     }
 
-    pub(super) fn read_letters(&mut self) {
+    /// Acts on the letters that are there; false if there is none.
+    pub(super) fn read_letters(&mut self) -> bool {
+        let mut any = false;
         while let Ok((id, letter)) = self.letters.try_recv() {
             self.act(id, |socket, desk| socket.letter(desk, letter));
+            any = true;
         }
+        any
+    }
+
+    /// Whether nobody has an address to write to: no letter will come but those that are there.
+    pub(super) fn is_alone(&self) -> bool {
+        let alone = Arc::strong_count(&self.post) == 1 + self.clients.len(); // ours, and one of each client
+        fence(Ordering::Acquire); // the count is read relaxed: what was sent before somebody let go is seen
+        alone
     }
 
     pub(super) fn advance(&mut self, by: Duration) {
