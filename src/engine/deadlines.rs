@@ -109,7 +109,11 @@ impl<H: Handler> Engine<H> {
         }
         let profile = *self.core.table.profile(slot);
         if profile.idle_timeout.is_zero() {
-            return self.arm_in(slot, self.core.table.config.limits.stall_timeout);
+            let pause = self.core.table.config.limits.stall_timeout;
+            if elapsed >= self.ticks(pause) {
+                self.core.table.rest(slot);
+            }
+            return self.arm_in(slot, pause);
         }
         let (first, end) = (self.ticks(profile.first_deadline()), self.ticks(profile.idle_timeout));
         let table = &mut self.core.table;
@@ -130,11 +134,21 @@ impl<H: Handler> Engine<H> {
                 // A process that was stopped comes here late: the peer still gets its ping, and the time to answer it.
                 hot.tick = tick.wrapping_sub(first);
                 hot.flags |= flag::PINGED;
+                if hot.has(flag::QUIET) {
+                    table.rest(slot);
+                }
+                table.hot[slot].flags |= flag::QUIET;
                 table.control(slot, Opcode::Ping, b"");
                 end
             }
             (Keepalive::Ping, false) => first,
-            (Keepalive::Ping, true) | (Keepalive::Silent(_), _) => end,
+            (Keepalive::Silent(_), _) => {
+                if elapsed >= end / 2 {
+                    table.rest(slot);
+                }
+                end
+            }
+            (Keepalive::Ping, true) => end,
         };
         self.watch(slot, self.core.table.hot[slot].tick.wrapping_add(due));
     }

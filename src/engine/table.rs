@@ -57,6 +57,8 @@ pub(crate) struct Table {
     throttled: Vec<SocketId>,
     pub(crate) pauses: Vec<SocketId>,
     pub(crate) resumes: Vec<SocketId>,
+    pub(crate) rests: Vec<SocketId>,
+    pub(crate) rouses: Vec<SocketId>,
     pub(crate) writable: Vec<SocketId>,
     pub(crate) shutdowns: Vec<SocketId>,
     pub(crate) closes: Vec<SocketId>,
@@ -99,6 +101,8 @@ impl Table {
             throttled: Vec::new(),
             pauses: list(),
             resumes: list(),
+            rests: list(),
+            rouses: list(),
             writable: list(),
             shutdowns: list(),
             closes: list(),
@@ -228,6 +232,7 @@ impl Table {
 
     /// Answers a ping; above the high mark only the newest is remembered.
     pub(crate) fn pong(&mut self, slot: u32, payload: &[u8]) {
+        self.stir(slot);
         if self.queued(slot) > self.config.limits.outbox_high {
             self.cold(slot).pong = Some(payload.into());
         } else {
@@ -431,6 +436,25 @@ impl Table {
         }
         self.hot[slot] = Hot { generation, ..Hot::default() };
         self.live -= 1;
+    }
+
+    // ---- resting --------------------------------------------------------------------------------------------
+
+    /// Has the socket of a connection that says nothing by itself watched as cheaply as can be.
+    pub(crate) fn rest(&mut self, slot: u32) {
+        self.hot[slot].flags |= flag::QUIET;
+        let id = self.id(slot);
+        self.rests.push(id);
+    }
+
+    /// A connection said something by itself: what is more than a pong.
+    #[inline]
+    pub(crate) fn stir(&mut self, slot: u32) {
+        if self.hot[slot].has(flag::QUIET) {
+            self.hot[slot].flags &= !flag::QUIET;
+            let id = self.id(slot);
+            self.rouses.push(id);
+        }
     }
 
     // ---- timers ---------------------------------------------------------------------------------------------

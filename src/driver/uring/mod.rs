@@ -4,6 +4,10 @@
 //! provided buffers and are lent from there. What a turn asks (sends, new receives, cancellations) is written to the
 //! submission queue and handed over by the system call that waits for the next turn: one per turn, whatever it does.
 //!
+//! A receive that stands in the kernel takes 864 B there. A socket that rests has a multishot poll instead, of 256 B, and
+//! its bytes are taken by a `recv` of our own when that tells of them. Never both: the poll is asked for when the receive
+//! has ended, so that no bytes overtake others.
+//!
 //! # Who owns what the kernel uses
 //!
 //! * The bytes of a send belong to a batch, which stays in its slot until the last completion of that send; frames in a
@@ -51,6 +55,8 @@ const ENTRIES_MAX: usize = 256;
 /// Completions that fit in the kernel's queue, per event of [`DriverConfig::events`]: beyond, multishots end.
 const COMPLETIONS_PER_EVENT: usize = 4;
 const COMPLETIONS_MAX: usize = 32 << 10;
+/// Bytes that a resting socket receives at once.
+const SCRATCH: usize = 64 << 10;
 
 /// The driver on io_uring (Linux 6.1 or newer; best from 6.12 on).
 ///
@@ -74,6 +80,8 @@ pub struct Uring {
     /// Bytes that came for paused sockets before the kernel knew: by slot.
     held: BTreeMap<u32, Vec<u8>>,
     events: Vec<Event>,
+    /// Where resting sockets receive.
+    scratch: Box<[u8]>,
 }
 
 /// What of a [`Uring`] exists before its thread does: the waker. It may change threads.
@@ -153,6 +161,7 @@ impl UringSeed {
             due: Vec::new(),
             held: BTreeMap::new(),
             events: Vec::new(),
+            scratch: vec![0; config.receive_budget.min(SCRATCH)].into_boxed_slice(),
         })
     }
 }
@@ -197,6 +206,23 @@ impl Driver for Uring {
             self.due.push(id);
         }
         self.enqueue(id);
+    }
+
+    fn rest(&mut self, id: SocketId) {
+        if let Some(socket) = self.slots.open(id)
+            && socket.state.begin(State::RESTING)
+        {
+            self.enqueue(id);
+        }
+    }
+
+    fn rouse(&mut self, id: SocketId) {
+        if let Some(socket) = self.slots.open(id)
+            && socket.state.any(State::RESTING)
+        {
+            socket.state.clear(State::RESTING);
+            self.enqueue(id);
+        }
     }
 
     #[inline]

@@ -33,6 +33,11 @@ impl Slot {
         !self.state.any(State::PAUSED | State::EOF | State::BROKEN | State::FAILED | State::HELD | State::CONNECTING)
     }
 
+    /// Whether bytes that wait in the kernel are to be taken here: no receive stands there to take them.
+    pub(super) fn receives_here(&self) -> bool {
+        self.wants_receive() && self.state.any(State::RESTING) && !self.state.any(State::RECEIVE | State::CLOSING)
+    }
+
     /// Whether the kernel has an operation of it.
     pub(super) fn is_busy(&self) -> bool {
         self.state.any(State::RECEIVE | State::WATCH | State::SEND)
@@ -88,6 +93,10 @@ impl State {
     pub(super) const HELD_EOF: State = State(1 << 18);
     /// It has had bytes since its receive was last asked for.
     pub(super) const FED: State = State(1 << 19);
+    /// Bytes are rare: a poll tells of them, instead of a receive.
+    pub(super) const RESTING: State = State(1 << 20);
+    /// The poll that the kernel has tells of bytes, again and again.
+    pub(super) const WATCHES_BYTES: State = State(1 << 21);
 
     #[inline]
     pub(super) fn any(self, of: State) -> bool {
