@@ -8,6 +8,13 @@
 //! its bytes are taken by a `recv` of our own when that tells of them. Never both: the poll is asked for when the receive
 //! has ended, so that no bytes overtake others.
 //!
+//! # Descriptors
+//!
+//! Sockets have ordinary descriptors, not direct ones (of the ring's own table). A worker with its own descriptor table
+//! has its own `RLIMIT_NOFILE` already, on either driver; a full direct table drops the connections that the kernel
+//! accepts meanwhile, where ordinary ones wait in its queue; shutting down, asking for the peer and taking the bytes of a
+//! resting socket would each be an operation of the ring instead of a call; and the speed is the same.
+//!
 //! # Who owns what the kernel uses
 //!
 //! * The bytes of a send belong to a batch, which stays in its slot until the last completion of that send; frames in a
@@ -24,6 +31,7 @@ mod accept;
 mod buf_ring;
 mod probe;
 mod queue;
+mod setup;
 mod slots;
 mod sockets;
 #[cfg(test)]
@@ -41,6 +49,7 @@ pub(super) use probe::probe;
 use queue::{Event, Op, Queue};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::Shutdown;
+use setup::Sizes;
 use slots::{Slots, State};
 use std::{
     collections::BTreeMap,
@@ -50,11 +59,6 @@ use std::{
     time::Duration,
 };
 
-/// Operations per system call at most; more than 32 gains nothing.
-const ENTRIES_MAX: usize = 256;
-/// Completions that fit in the kernel's queue, per event of [`DriverConfig::events`]: beyond, multishots end.
-const COMPLETIONS_PER_EVENT: usize = 4;
-const COMPLETIONS_MAX: usize = 32 << 10;
 /// Bytes that a resting socket receives at once.
 const SCRATCH: usize = 64 << 10;
 
@@ -137,16 +141,7 @@ impl UringSeed {
     fn start_with(self, incremental: bool) -> io::Result<Uring> {
         let UringSeed { bell, config } = self;
         let config = config.normalized();
-        let entries = config.events.min(ENTRIES_MAX);
-        let completions = (config.events * COMPLETIONS_PER_EVENT).clamp(entries * 2, COMPLETIONS_MAX);
-        let queue = Queue::new(entries as u32, completions as u32).map_err(|error| probe::reason(&error))?;
-        // Buffers go back only after a poll, so that their sum bounds what it brings of one socket.
-        let (size, total) = (config.receive_buffer, config.receive_budget);
-        let buffers = match queue.register_buffers(size, total, incremental) {
-            Err(_) if incremental => queue.register_buffers(size, total, false),
-            outcome => outcome,
-        };
-        let buffers = buffers.map_err(|error| probe::reason(&error))?;
+        let (queue, buffers) = Sizes::of(&config).make(incremental)?;
         Ok(Uring {
             queue,
             buffers,
