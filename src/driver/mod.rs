@@ -19,6 +19,7 @@
 #![deny(unsafe_code)]
 
 mod epoll;
+mod reserve;
 pub mod sim;
 mod socket;
 mod system;
