@@ -23,6 +23,7 @@ mod reserve;
 pub mod sim;
 mod socket;
 mod system;
+mod table;
 #[cfg(all(feature = "uring", target_os = "linux"))]
 mod uring;
 mod waker;

@@ -181,7 +181,7 @@ impl Driver for Uring {
     }
 
     fn connect(&mut self, address: &Address, options: ConnectOptions) -> io::Result<SocketId> {
-        let id = self.slots.insert(start_connect(address, options)?, State::CONNECTING);
+        let id = self.slots.add(start_connect(address, options)?, State::CONNECTING);
         self.enqueue(id);
         Ok(id)
     }
@@ -338,7 +338,7 @@ impl Uring {
     fn hand_out(&mut self, sink: &mut impl CompletionSink) {
         for _ in 0..self.config.accepts_per_poll {
             let Some(arrival) = self.acceptor.next() else { break };
-            let id = self.slots.insert(arrival.fd, State::default());
+            let id = self.slots.add(arrival.fd, State::default());
             self.enqueue(id);
             sink.complete(Completion::Accepted { id, listener: arrival.listener, peer: arrival.peer });
         }
