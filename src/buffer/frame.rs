@@ -3,8 +3,11 @@
 
 use std::rc::Rc;
 
+/// Room for a frame's header: messages are often a power of two long, and are to fit into a buffer that is.
+const HEADER: usize = 16;
 /// Capacities of the recycled buffers, in bytes. A larger frame gets memory of its own that is freed with it.
-const CLASSES: [usize; 4] = [256, 2 << 10, 16 << 10, 128 << 10];
+const CLASSES: [usize; 6] =
+    [256, (2 << 10) + HEADER, (16 << 10) + HEADER, (64 << 10) + HEADER, (256 << 10) + HEADER, (1 << 20) + HEADER];
 const BARE: usize = CLASSES.len();
 
 /// The bytes of one frame. A driver holds an `Rc<Body>` while they are in flight: the slab changes a body only through
@@ -32,7 +35,7 @@ pub struct FrameSlabConfig {
     pub small_frames: usize,
     /// Frames of 2 KiB made ready at start.
     pub medium_frames: usize,
-    /// Bytes of idle buffers of 16 KiB and more that are kept; beyond that they are freed.
+    /// Bytes of idle buffers for frames of 16 KiB and more that are kept; beyond that they are freed.
     pub keep_large_bytes: usize,
 }
 
@@ -348,7 +351,7 @@ mod tests {
     #[test]
     fn every_size_class_comes_back_and_large_memory_is_freed() {
         let mut slab = slab();
-        for size in [1, 256, 257, 2048, 2049, 16 << 10, (16 << 10) + 1, 128 << 10, (128 << 10) + 1, 1 << 20] {
+        for size in [1, 256, 257, 2048, 2065, 16 << 10, 17 << 10, 64 << 10, 65 << 10, 1 << 20, 2 << 20] {
             for _ in 0..3 {
                 let frames: Vec<_> = (0..3).map(|_| slab.build(size, 1, |out| out.resize(size, 7))).collect();
                 assert!(slab.live_bytes() >= 3 * size);

@@ -9,6 +9,7 @@ use super::handler::Handler;
 use super::profile::Keepalive;
 use super::request::Response;
 use super::session::Engine;
+use super::table::Table;
 use crate::proto::{CloseCode, Opcode};
 use std::time::{Duration, Instant};
 
@@ -257,6 +258,25 @@ impl<H: Handler> Engine<H> {
             }
             // A request in work is answered, within its timeout and the drain's, with the end behind it.
             Phase::Answering | Phase::Closing | Phase::Finishing | Phase::Lingering => false,
+        }
+    }
+}
+
+impl Table {
+    /// Has the socket of a connection that says nothing by itself watched as cheaply as can be.
+    fn rest(&mut self, slot: u32) {
+        self.hot[slot].flags |= flag::QUIET;
+        let id = self.id(slot);
+        self.rests.push(id);
+    }
+
+    /// A connection said something by itself: what is more than a pong.
+    #[inline]
+    pub(super) fn stir(&mut self, slot: u32) {
+        if self.hot[slot].has(flag::QUIET) {
+            self.hot[slot].flags &= !flag::QUIET;
+            let id = self.id(slot);
+            self.rouses.push(id);
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::proto::Opcode;
 impl Table {
     /// Sends what is queued for every dirty connection: one system call each, in the common case.
     pub(crate) fn flush(&mut self, driver: &mut impl Driver) {
+        self.unsent = 0;
         let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare));
         for id in dirty.drain(..) {
             if self.live(id).is_some() {

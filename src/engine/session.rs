@@ -465,6 +465,11 @@ impl<H: Handler> CompletionSink for Engine<H> {
         self.set_time(now);
     }
 
+    #[inline]
+    fn takes_more(&self) -> bool {
+        !self.core.table.is_sated()
+    }
+
     fn complete(&mut self, completion: Completion<'_>) {
         self.completions += 1;
         match completion {

@@ -22,6 +22,11 @@ use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
 
 /// Frames are joined up to this: what fits one cheap send.
 pub(crate) const JOIN_BYTES: usize = 16 << 10;
+/// Bytes of idle buffers kept for messages that come in pieces.
+const SPILL_BYTES: usize = 4 << 20;
+/// Bytes that may be queued before they are sent, unless one callback queues more: they are still in the processor's
+/// cache then, and buffers for so many are few.
+const UNSENT_BYTES: usize = 256 << 10;
 /// Connections that one turn evicts at most.
 const EVICTIONS: usize = 256;
 /// Input is parsed on beyond the high mark until this many bytes of replies wait, because a flush may empty it.
@@ -52,6 +57,8 @@ pub(crate) struct Table {
     pub(crate) date: HttpDate,
     /// Received bytes behind the message in hand: how much a reply's frame is likely to grow.
     pub(crate) lookahead: usize,
+    /// Bytes queued since the last flush, publications not counted: they share theirs.
+    pub(super) unsent: usize,
     pub(crate) dirty: Vec<SocketId>,
     pub(crate) doomed: Vec<SocketId>,
     throttled: Vec<SocketId>,
@@ -82,7 +89,7 @@ impl Table {
             hot: Paged::new(),
             slab: FrameSlab::new(config.frames),
             nodes: NodePool::new(config.frames.small_frames),
-            spill: SpillPool::new(64, 64 << 10),
+            spill: SpillPool::new(64, SPILL_BYTES),
             wheel,
             random,
             counters: Counters::default(),
@@ -96,6 +103,7 @@ impl Table {
             draining: false,
             date: HttpDate::default(),
             lookahead: 0,
+            unsent: 0,
             dirty: list(),
             doomed: list(),
             throttled: Vec::new(),
@@ -206,19 +214,31 @@ impl Table {
             let expected = need.max((need + self.lookahead).min(JOIN_BYTES));
             let frame = self.slab.build(expected, messages, write);
             let len = self.slab.len(&frame);
+            self.unsent += len;
             self.hot[slot].outbox.push(&mut self.nodes, frame, len, Origin::Own);
         } else {
             let mut write = Some(write);
             let joined = hot
                 .outbox
                 .append(&self.nodes, &mut self.slab, need, messages, |out| write.take().expect("called once")(out));
-            if let (Err(()), Some(write)) = (joined, write) {
-                let frame = self.slab.build(need.max((2 * need + self.lookahead).min(JOIN_BYTES)), messages, write);
-                let len = self.slab.len(&frame);
-                self.hot[slot].outbox.push(&mut self.nodes, frame, len, Origin::Own);
+            match (joined, write) {
+                (Ok(added), _) => self.unsent += added as usize,
+                (Err(()), Some(write)) => {
+                    let frame = self.slab.build(need.max((2 * need + self.lookahead).min(JOIN_BYTES)), messages, write);
+                    let len = self.slab.len(&frame);
+                    self.unsent += len;
+                    self.hot[slot].outbox.push(&mut self.nodes, frame, len, Origin::Own);
+                }
+                _ => {}
             }
         }
         self.mark_dirty(slot);
+    }
+
+    /// Whether so much was queued that it is to be sent before more is received.
+    #[inline]
+    pub(crate) fn is_sated(&self) -> bool {
+        self.unsent >= UNSENT_BYTES
     }
 
     #[inline]
@@ -436,25 +456,6 @@ impl Table {
         }
         self.hot[slot] = Hot { generation, ..Hot::default() };
         self.live -= 1;
-    }
-
-    // ---- resting --------------------------------------------------------------------------------------------
-
-    /// Has the socket of a connection that says nothing by itself watched as cheaply as can be.
-    pub(crate) fn rest(&mut self, slot: u32) {
-        self.hot[slot].flags |= flag::QUIET;
-        let id = self.id(slot);
-        self.rests.push(id);
-    }
-
-    /// A connection said something by itself: what is more than a pong.
-    #[inline]
-    pub(crate) fn stir(&mut self, slot: u32) {
-        if self.hot[slot].has(flag::QUIET) {
-            self.hot[slot].flags &= !flag::QUIET;
-            let id = self.id(slot);
-            self.rouses.push(id);
-        }
     }
 
     // ---- timers ---------------------------------------------------------------------------------------------

@@ -502,6 +502,28 @@ pub(crate) fn a_flooding_socket_does_not_starve_another(net: impl Backend) {
     world.finish(&[flood, quiet]);
 }
 
+pub(crate) fn a_sink_that_takes_no_more_gets_the_rest_from_the_next_polls(net: impl Backend) {
+    let mut world = World::new(net);
+    let (address, _) = world.listen();
+    let mut pairs: Vec<_> = (0..12).map(|_| world.pair(&address)).collect();
+    world.log.appetite = 200;
+    let bytes = pattern(0, 150);
+    for (_, peer) in &mut pairs {
+        peer.send(&bytes);
+    }
+    let ids: Vec<_> = pairs.iter().map(|(id, _)| *id).collect();
+    world.until(|world| {
+        assert!(world.log.taken < 350, "{} bytes in a poll", world.log.taken);
+        ids.iter().all(|&id| world.received(id) == bytes)
+    });
+    // What it left did not wait for the kernel: a socket that is asked for something meanwhile is served as well.
+    let (first, peer) = &mut pairs[0];
+    peer.send(b"more");
+    world.until(|world| world.received(*first).len() == bytes.len() + 4);
+    world.log.appetite = 0;
+    world.finish(&ids);
+}
+
 pub(crate) fn a_herd_is_accepted_in_portions(net: impl Backend) {
     let mut world = World::with(net, DriverConfig { accepts_per_poll: 3, ..DriverConfig::default() });
     let (address, _) = world.listen();

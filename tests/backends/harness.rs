@@ -318,6 +318,10 @@ pub(crate) struct Log {
     pub(crate) received: HashMap<SocketId, Vec<u8>>,
     /// Calls of `polled`.
     pub(crate) polls: usize,
+    /// Bytes of this poll.
+    pub(crate) taken: usize,
+    /// Bytes after which it takes no more in a poll; 0: any number.
+    pub(crate) appetite: usize,
     back: Vec<SendBatch>,
     mid_poll: bool,
 }
@@ -326,6 +330,7 @@ impl CompletionSink for Log {
     fn polled(&mut self) {
         assert!(!self.mid_poll, "polled() comes once, before the first completion");
         self.polls += 1;
+        self.taken = 0;
         self.mid_poll = true;
     }
 
@@ -338,6 +343,7 @@ impl CompletionSink for Log {
                 assert!(!data.is_empty());
                 self.received.entry(id).or_default().extend_from_slice(data);
                 let length = data.len();
+                self.taken += length;
                 data.fill(0xEE); // lent to be changed
                 Seen::Received(id, length)
             }
@@ -352,6 +358,10 @@ impl CompletionSink for Log {
             Completion::Closed { id } => Seen::Closed(id),
             Completion::Woken => Seen::Woken,
         });
+    }
+
+    fn takes_more(&self) -> bool {
+        self.appetite == 0 || self.taken < self.appetite
     }
 }
 

@@ -64,6 +64,7 @@ on_every_backend![
     a_waker_works_from_another_thread,
     a_resting_socket_receives_and_sends_like_any_other,
     a_resting_socket_that_is_flooded_does_not_starve_another,
+    resting_sockets_heed_a_sink_that_takes_no_more,
     rest_and_rouse_in_quick_succession_lose_nothing,
     a_resting_socket_is_paused_and_resumed_like_any_other,
     a_resting_socket_reports_the_end_and_the_reset,
@@ -71,6 +72,7 @@ on_every_backend![
     a_resting_socket_closes_and_shuts_down_like_any_other,
     a_socket_may_rest_before_it_is_connected,
     a_flooding_socket_does_not_starve_another,
+    a_sink_that_takes_no_more_gets_the_rest_from_the_next_polls,
     a_herd_is_accepted_in_portions,
     unix_sockets_work_alike,
 ];

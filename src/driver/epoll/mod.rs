@@ -25,6 +25,7 @@ use slots::{Slots, State};
 use std::{
     fmt,
     io::{self, ErrorKind, IoSlice},
+    mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     sync::Arc,
     time::Duration,
@@ -44,6 +45,8 @@ const GATHER: usize = 64 << 10;
 /// Its sockets take 24 bytes each; the receive buffer is one for all of them.
 pub struct Epoll {
     events: Events,
+    /// How many of them were handed out; 0: all.
+    taken: usize,
     sockets: Sockets,
 }
 
@@ -98,6 +101,7 @@ impl EpollSeed {
         let config = config.normalized();
         Epoll {
             events: Events::with_capacity(config.events),
+            taken: 0,
             sockets: Sockets {
                 poll,
                 waker,
@@ -183,15 +187,24 @@ impl Driver for Epoll {
     }
 
     fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl CompletionSink) -> io::Result<()> {
-        let Epoll { events, sockets } = self;
+        let Epoll { events, taken, sockets } = self;
         let due = sockets.slots.due();
-        let wait = [timeout, sockets.longest_wait()].into_iter().flatten().min();
-        match sockets.poll.poll(events, wait) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-            _ => sink.polled(),
+        let done = mem::take(taken);
+        if done == 0 {
+            let wait = [timeout, sockets.longest_wait()].into_iter().flatten().min();
+            if let Err(error) = sockets.poll.poll(events, wait)
+                && error.kind() != ErrorKind::Interrupted
+            {
+                return Err(error);
+            }
         }
-        for event in events.iter() {
+        sink.polled();
+        for (at, event) in events.iter().enumerate().skip(done) {
             sockets.dispatch(event, sink);
+            if !sink.takes_more() {
+                *taken = at + 1;
+                return Ok(());
+            }
         }
         // Not those that were added by the events: each socket has one turn per poll.
         for _ in 0..due {
@@ -204,7 +217,7 @@ impl Driver for Epoll {
     }
 
     fn longest_wait(&self) -> Option<Duration> {
-        self.sockets.longest_wait()
+        if self.taken > 0 { Some(Duration::ZERO) } else { self.sockets.longest_wait() }
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {

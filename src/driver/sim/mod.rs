@@ -202,6 +202,9 @@ impl Driver for Sim {
         }
         for &slot in &ready {
             self.serve(slot, sink);
+            if !sink.takes_more() {
+                break; // the others are still ready at the next poll
+            }
         }
         if !accepts_first {
             self.accept(sink);

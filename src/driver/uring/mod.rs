@@ -52,7 +52,7 @@ use rustix::net::Shutdown;
 use setup::Sizes;
 use slots::{Slots, State};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt, io, mem,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     sync::Arc,
@@ -83,7 +83,8 @@ pub struct Uring {
     due: Vec<SocketId>,
     /// Bytes that came for paused sockets before the kernel knew: by slot.
     held: BTreeMap<u32, Vec<u8>>,
-    events: Vec<Event>,
+    /// Completions that were taken from the kernel and not handed out yet.
+    events: VecDeque<Event>,
     /// Where resting sockets receive.
     scratch: Box<[u8]>,
 }
@@ -155,7 +156,7 @@ impl UringSeed {
             hungry: Vec::new(),
             due: Vec::new(),
             held: BTreeMap::new(),
-            events: Vec::new(),
+            events: VecDeque::new(),
             scratch: vec![0; config.receive_budget.min(SCRATCH)].into_boxed_slice(),
         })
     }
@@ -296,24 +297,28 @@ impl Uring {
 
     /// How long there is nothing to deliver that the kernel would not tell of.
     fn due_in(&self) -> Option<Duration> {
-        if !self.due.is_empty() || self.queue.has_backlog() { Some(Duration::ZERO) } else { self.acceptor.wait() }
+        let due = !self.due.is_empty() || !self.events.is_empty() || self.queue.has_backlog();
+        if due { Some(Duration::ZERO) } else { self.acceptor.wait() }
     }
 
-    /// Takes all completions that there are.
+    /// Takes all completions that there are, or as many as the sink takes.
     fn take(&mut self, sink: &mut impl CompletionSink) {
-        let mut events = mem::take(&mut self.events);
         loop {
-            self.queue.take(&mut events);
-            if events.is_empty() {
-                break;
+            if self.events.is_empty() {
+                self.queue.take(&mut self.events);
             }
-            for event in events.drain(..) {
+            while let Some(event) = self.events.pop_front() {
                 if !self.dispatch(event, sink) {
                     self.counters.stale += 1;
                 }
+                if !sink.takes_more() {
+                    return;
+                }
+            }
+            if !self.queue.has_answers() {
+                return;
             }
         }
-        self.events = events;
     }
 
     #[inline]

@@ -268,6 +268,11 @@ impl Queue {
         !self.backlog.is_empty()
     }
 
+    /// Whether a completion is there to take.
+    pub(super) fn has_answers(&mut self) -> bool {
+        self.has_backlog() || !self.ring.completion().is_empty()
+    }
+
     /// Hands over what is asked, and waits until something is answered, `wait` at most (none: without end). Makes no
     /// system call if there is nothing to ask and nothing to wait for.
     ///
@@ -278,7 +283,7 @@ impl Queue {
         let queue = self.ring.submission();
         let (asked, kernel_has_work) = (queue.len(), queue.taskrun() || queue.cq_overflow());
         drop(queue);
-        let answered = !self.ring.completion().is_empty() || self.has_backlog();
+        let answered = self.has_answers();
         let want = u32::from(wait != Some(Duration::ZERO) && !answered);
         if asked == 0 && want == 0 && !kernel_has_work {
             return Ok(());
@@ -304,10 +309,9 @@ impl Queue {
     }
 
     /// Takes completions, up to a number; those that came first come first.
-    pub(super) fn take(&mut self, into: &mut Vec<Event>) {
-        into.clear();
+    pub(super) fn take(&mut self, into: &mut VecDeque<Event>) {
         while let Some(entry) = self.backlog.pop_front() {
-            into.push(event(&entry));
+            into.push_back(event(&entry));
             if into.len() == CHUNK {
                 break;
             }
@@ -328,7 +332,7 @@ impl Queue {
 
     /// Tells all operations to end and waits for that. False if the kernel has some left, and may use their memory.
     pub(super) fn end(&mut self) -> bool {
-        let mut events = Vec::new();
+        let mut events = VecDeque::new();
         for _ in 0..LAST_WAITS {
             if self.outstanding == 0 {
                 return true;
@@ -340,6 +344,7 @@ impl Queue {
                 return false;
             }
             loop {
+                events.clear();
                 self.take(&mut events);
                 if events.is_empty() {
                     break;

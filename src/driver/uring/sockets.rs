@@ -197,9 +197,10 @@ impl Uring {
     }
 
     /// Takes the bytes of a resting socket that wait in the kernel, until none wait: its poll tells of further ones only.
+    /// What is left, the next poll takes.
     fn receive_here(&mut self, id: SocketId, sink: &mut impl CompletionSink) {
         let mut budget = self.config.receive_budget;
-        while budget > 0 {
+        while budget > 0 && sink.takes_more() {
             let Some(fd) = &self.slots[id.slot].fd else { return };
             let room = self.scratch.len().min(budget);
             match recv(fd, &mut self.scratch[..room], RecvFlags::DONTWAIT) {
