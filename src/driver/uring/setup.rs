@@ -51,14 +51,14 @@ impl Sizes {
     }
 
     fn fit<T>(self, mut make: impl FnMut(Sizes) -> io::Result<T>) -> Result<T, Unavailable> {
-        for halvings in 0.. {
+        for halvings in 0..=HALVINGS {
             let sizes = self.halved(halvings);
             match make(sizes).map_err(|error| reason(&error)) {
-                Err(Unavailable::Memory) if halvings < HALVINGS => {}
+                Err(Unavailable::Memory) => {}
                 Err(why) => return Err(why),
                 Ok(made) => {
                     if halvings > 0 {
-                        tracing::debug!(wanted = ?self, got = ?sizes, "a smaller ring: memory for the wanted one may not be locked");
+                        tracing::debug!(wanted = ?self, got = ?sizes, "memory may not be locked for more: a smaller ring");
                     }
                     return Ok(made);
                 }
