@@ -14,13 +14,16 @@
 //! * [`Completion::Closed`] is the last completion of an id; its slot is used again only after it was delivered;
 //! * a batch handed to [`Driver::send`] comes back exactly once: as [`Submit::Done`] or in [`Completion::Sent`];
 //! * a paused socket delivers no bytes, yet reports a reset, and the peer's FIN once no unread bytes are before it;
+//! * all of this holds for a socket that rests ([`Driver::rest`]): what a driver saves shows in memory and time alone;
 //! * running out of descriptors on accept backs off, is counted, and keeps serving.
 #![deny(unsafe_code)]
 
 mod epoll;
+mod reserve;
 pub mod sim;
 mod socket;
 mod system;
+mod table;
 #[cfg(all(feature = "uring", target_os = "linux"))]
 mod uring;
 mod waker;
@@ -215,6 +218,16 @@ pub trait Driver {
     fn pause(&mut self, id: SocketId);
     /// Receives again.
     fn resume(&mut self, id: SocketId);
+    /// Hints that little is expected of this socket for long: it may be watched in the cheapest way, though what it
+    /// receives costs more then. It rests until [`Driver::rouse`], through what comes meanwhile. Cost: O(1); of no effect
+    /// on a socket that rests already.
+    fn rest(&mut self, id: SocketId) {
+        let _ = id;
+    }
+    /// Ends the rest of a socket: bytes are expected again. Cost: O(1); of no effect on one that does not rest.
+    fn rouse(&mut self, id: SocketId) {
+        let _ = id;
+    }
     /// Sends. The caller has no other send in flight on this socket.
     fn send(&mut self, id: SocketId, batch: SendBatch) -> Submit;
     /// Shuts down the sending side, after what is in flight.

@@ -201,6 +201,14 @@ impl Driver for SystemDriver {
         either!(self, driver => driver.resume(id));
     }
 
+    fn rest(&mut self, id: SocketId) {
+        either!(self, driver => driver.rest(id));
+    }
+
+    fn rouse(&mut self, id: SocketId) {
+        either!(self, driver => driver.rouse(id));
+    }
+
     #[inline]
     fn send(&mut self, id: SocketId, batch: SendBatch) -> Submit {
         either!(self, driver => driver.send(id, batch))

@@ -9,6 +9,7 @@ use super::handler::Handler;
 use super::profile::Keepalive;
 use super::request::Response;
 use super::session::Engine;
+use super::table::Table;
 use crate::proto::{CloseCode, Opcode};
 use std::time::{Duration, Instant};
 
@@ -110,7 +111,11 @@ impl<H: Handler> Engine<H> {
         }
         let profile = *self.core.table.profile(slot);
         if profile.idle_timeout.is_zero() {
-            return self.arm_in(slot, self.core.table.config.limits.stall_timeout);
+            let pause = self.core.table.config.limits.stall_timeout;
+            if elapsed >= self.ticks(pause) {
+                self.core.table.rest(slot);
+            }
+            return self.arm_in(slot, pause);
         }
         let (first, end) = (self.ticks(profile.first_deadline()), self.ticks(profile.idle_timeout));
         let table = &mut self.core.table;
@@ -131,11 +136,21 @@ impl<H: Handler> Engine<H> {
                 // A process that was stopped comes here late: the peer still gets its ping, and the time to answer it.
                 hot.tick = tick.wrapping_sub(first);
                 hot.flags |= flag::PINGED;
+                if hot.has(flag::QUIET) {
+                    table.rest(slot);
+                }
+                table.hot[slot].flags |= flag::QUIET;
                 table.control(slot, Opcode::Ping, b"");
                 end
             }
             (Keepalive::Ping, false) => first,
-            (Keepalive::Ping, true) | (Keepalive::Silent(_), _) => end,
+            (Keepalive::Silent(_), _) => {
+                if elapsed >= end / 2 {
+                    table.rest(slot);
+                }
+                end
+            }
+            (Keepalive::Ping, true) => end,
         };
         self.watch(slot, self.core.table.hot[slot].tick.wrapping_add(due));
     }
@@ -244,6 +259,25 @@ impl<H: Handler> Engine<H> {
             }
             // A request in work is answered, within its timeout and the drain's, with the end behind it.
             Phase::Answering | Phase::Closing | Phase::Finishing | Phase::Lingering => false,
+        }
+    }
+}
+
+impl Table {
+    /// Has the socket of a connection that says nothing by itself watched as cheaply as can be.
+    fn rest(&mut self, slot: u32) {
+        self.hot[slot].flags |= flag::QUIET;
+        let id = self.id(slot);
+        self.rests.push(id);
+    }
+
+    /// A connection said something by itself: what is more than a pong.
+    #[inline]
+    pub(super) fn stir(&mut self, slot: u32) {
+        if self.hot[slot].has(flag::QUIET) {
+            self.hot[slot].flags &= !flag::QUIET;
+            let id = self.id(slot);
+            self.rouses.push(id);
         }
     }
 }

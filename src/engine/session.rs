@@ -146,6 +146,7 @@ impl<H: Handler> Engine<H> {
     fn message(&mut self, slot: u32, kind: MessageKind, payload: &[u8]) {
         if self.core.table.hot[slot].phase == Phase::Open {
             let table = &mut self.core.table;
+            table.stir(slot);
             table.counters.received_messages += 1;
             let published = table.counters.published;
             self.call(slot, |handler, conn, state| handler.message(conn, state, Message { kind, payload }));
@@ -163,6 +164,7 @@ impl<H: Handler> Engine<H> {
         if self.core.table.hot[slot].phase != Phase::Open {
             return;
         }
+        self.core.table.stir(slot);
         self.core.table.counters.copied_bytes += payload.len() as u64;
         let mut assembler = self.take_assembler(slot);
         if let Some(whole) = assembler.message_part(payload, last) {

@@ -64,6 +64,8 @@ pub(crate) struct Table {
     throttled: Vec<SocketId>,
     pub(crate) pauses: Vec<SocketId>,
     pub(crate) resumes: Vec<SocketId>,
+    pub(crate) rests: Vec<SocketId>,
+    pub(crate) rouses: Vec<SocketId>,
     pub(crate) writable: Vec<SocketId>,
     pub(crate) shutdowns: Vec<SocketId>,
     pub(crate) closes: Vec<SocketId>,
@@ -107,6 +109,8 @@ impl Table {
             throttled: Vec::new(),
             pauses: list(),
             resumes: list(),
+            rests: list(),
+            rouses: list(),
             writable: list(),
             shutdowns: list(),
             closes: list(),
@@ -248,6 +252,7 @@ impl Table {
 
     /// Answers a ping; above the high mark only the newest is remembered.
     pub(crate) fn pong(&mut self, slot: u32, payload: &[u8]) {
+        self.stir(slot);
         if self.queued(slot) > self.config.limits.outbox_high {
             self.cold(slot).pong = Some(payload.into());
         } else {

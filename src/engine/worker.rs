@@ -341,6 +341,7 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         }
         self.engine.core.table.evict();
         self.engine.after_callbacks();
+        self.rest_and_rouse();
         self.shut_and_close();
         self.account();
     }
@@ -423,6 +424,13 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         let planned = &mut self.engine.core.table.resumes;
         resumes.append(planned);
         *planned = resumes;
+    }
+
+    /// In this order: what came in a turn ends the rest that the turn began.
+    fn rest_and_rouse(&mut self) {
+        let table = &mut self.engine.core.table;
+        table.rests.drain(..).for_each(|id| self.driver.rest(id));
+        table.rouses.drain(..).for_each(|id| self.driver.rouse(id));
     }
 
     fn shut_and_close(&mut self) {

@@ -7,28 +7,35 @@
 mod contract;
 mod harness;
 mod real;
+mod rest;
 mod simulated;
+
+/// Every test of the contract by its name.
+mod promises {
+    pub(crate) use crate::contract::*;
+    pub(crate) use crate::rest::*;
+}
 
 macro_rules! on_every_backend {
     ($($test:ident),* $(,)?) => {
         mod epoll {
-            $(#[test] fn $test() { super::contract::$test(super::harness::Real::<wingbeat::driver::Epoll>::new()) })*
+            $(#[test] fn $test() { super::promises::$test(super::harness::Real::<wingbeat::driver::Epoll>::new()) })*
         }
         #[cfg(feature = "uring")]
         mod uring {
-            $(#[test] fn $test() { super::contract::$test(super::harness::Real::<wingbeat::driver::Uring>::new()) })*
+            $(#[test] fn $test() { super::promises::$test(super::harness::Real::<wingbeat::driver::Uring>::new()) })*
         }
         #[cfg(feature = "uring")]
         mod tiny_uring {
-            $(#[test] fn $test() { super::contract::$test(super::harness::Real::<wingbeat::driver::Uring>::tiny()) })*
+            $(#[test] fn $test() { super::promises::$test(super::harness::Real::<wingbeat::driver::Uring>::tiny()) })*
         }
         mod sim {
-            $(#[test] fn $test() { super::contract::$test(super::harness::Simulated::kind(1)) })*
+            $(#[test] fn $test() { super::promises::$test(super::harness::Simulated::kind(1)) })*
         }
         mod unkind_sim {
             $(#[test] fn $test() {
                 for seed in 0..20 {
-                    super::contract::$test(super::harness::Simulated::unkind(seed))
+                    super::promises::$test(super::harness::Simulated::unkind(seed))
                 }
             })*
         }
@@ -55,6 +62,15 @@ on_every_backend![
     unlisten_accepts_what_waits_and_then_refuses,
     port_zero_is_resolved_and_ports_collide,
     a_waker_works_from_another_thread,
+    a_resting_socket_receives_and_sends_like_any_other,
+    a_resting_socket_that_is_flooded_does_not_starve_another,
+    resting_sockets_heed_a_sink_that_takes_no_more,
+    rest_and_rouse_in_quick_succession_lose_nothing,
+    a_resting_socket_is_paused_and_resumed_like_any_other,
+    a_resting_socket_reports_the_end_and_the_reset,
+    bytes_that_came_before_the_rest_come_first,
+    a_resting_socket_closes_and_shuts_down_like_any_other,
+    a_socket_may_rest_before_it_is_connected,
     a_flooding_socket_does_not_starve_another,
     a_sink_that_takes_no_more_gets_the_rest_from_the_next_polls,
     a_herd_is_accepted_in_portions,

@@ -51,6 +51,58 @@ fn a_pong_or_any_byte_counts_as_life() {
     }
 }
 
+/// A socket rests once its peer has said nothing but pongs between two pings, and until it says more.
+#[test]
+fn who_only_answers_pings_rests_until_it_speaks() {
+    let says: [(&[u8], bool); 5] = [
+        (&wire::masked(wire::PONG, b"by itself"), false),
+        (&wire::masked(wire::TEXT, b"nothing"), true),
+        (&wire::masked(wire::PING, b""), true),
+        (&wire::frame(wire::TEXT, false, b"part", Some([0; 4])), true),
+        (&wire::masked(wire::TEXT, b"nothing")[..4], false), // not a frame yet
+    ];
+    for (words, speaks) in says {
+        let mut world = World::one(idle());
+        let (mut raw, mut other) = (world.open(1), world.open(2));
+        let pong = |raw: &mut Raw| {
+            let answered = raw.seen.frames.len();
+            raw.read().frames[answered..].iter().filter(|frame| frame.opcode == wire::PING).count() == 1
+                && raw.peer.send(&wire::masked(wire::PONG, b""))
+        };
+        for round in 0..4 {
+            world.pass(440);
+            assert!(pong(&mut raw) && pong(&mut other));
+            world.settle();
+            // The first ping finds out; and pongs, which are life, are no reason to wake.
+            assert_eq!(world.workers[0].driver().resting(), if round == 0 { 0 } else { 2 });
+        }
+        raw.peer.send(words);
+        world.settle();
+        assert_eq!(world.workers[0].driver().resting(), if speaks { 1 } else { 2 });
+    }
+}
+
+#[test]
+fn without_pings_the_silent_rest_too() {
+    for idle_timeout in [Duration::ZERO, Duration::from_millis(400)] {
+        let mut config = config();
+        config.limits.stall_timeout = Duration::from_millis(250);
+        let mut world = World::one(config);
+        let mut raw = world.connect();
+        let profile = format!("1000 {} 1002", idle_timeout.as_millis());
+        raw.peer.send(&wire::request("/profile", &format!("X-Key: 1\r\nX-Profile: {profile}\r\n")));
+        world.settle();
+        assert_eq!(raw.read().status(), Some(101));
+        world.pass(200);
+        assert_eq!(world.workers[0].driver().resting(), 0);
+        world.pass(100);
+        assert_eq!(world.workers[0].driver().resting(), 1, "{idle_timeout:?}");
+        raw.text("nothing");
+        world.settle();
+        assert_eq!((world.workers[0].driver().resting(), world.counters().open), (0, 1));
+    }
+}
+
 #[test]
 fn what_we_send_is_no_sign_of_life() {
     let mut world = World::one(idle());

@@ -1,22 +1,16 @@
 //! Listeners: accepting in portions, and going on when no descriptor is left.
 #![forbid(unsafe_code)]
 
+use super::super::reserve::{ACCEPTED, Refusal, Reserve};
 use super::super::socket::Listening;
 use super::super::{Address, ListenerId};
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
+use rustix::net::acceptfrom_with;
 use slab::Slab;
 use std::{
     net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd, OwnedFd, RawFd},
-    time::{Duration, Instant},
+    time::Duration,
 };
-
-/// How long accepting stops when no descriptor is left, unless a socket closes meanwhile.
-const BACKOFF: Duration = Duration::from_millis(100);
-
-const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
 #[derive(Debug)]
 struct Listener {
@@ -43,14 +37,12 @@ pub(super) enum Accept {
 #[derive(Debug)]
 pub(super) struct Acceptor {
     listeners: Slab<Listener>,
-    /// Gives its place to the connection that would otherwise wait for ever, and keep its listener readable.
-    reserve: Option<OwnedFd>,
-    backoff: Option<Instant>,
+    reserve: Reserve,
 }
 
 impl Acceptor {
     pub(super) fn new() -> Self {
-        Acceptor { listeners: Slab::new(), reserve: reserve(), backoff: None }
+        Acceptor { listeners: Slab::new(), reserve: Reserve::new() }
     }
 
     pub(super) fn insert(&mut self, socket: Listening) -> (ListenerId, RawFd) {
@@ -83,20 +75,20 @@ impl Acceptor {
     /// How long nothing is to be accepted: zero if something may wait, none if an event will tell.
     pub(super) fn wait(&self) -> Option<Duration> {
         let any_ready = self.listeners.iter().any(|(_, listener)| listener.ready);
-        any_ready.then(|| self.backoff.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now())))
+        any_ready.then(|| self.reserve.left().unwrap_or_default())
     }
 
     /// A descriptor was closed: there is one to accept with.
     pub(super) fn descriptor_freed(&mut self) {
-        self.backoff = None;
+        self.reserve.freed();
     }
 
     /// The next listener from `at` on that may have something.
     pub(super) fn next_ready(&mut self, at: usize) -> Option<ListenerId> {
-        if self.backoff.is_some_and(|until| Instant::now() < until) {
+        self.reserve.look();
+        if self.reserve.rests() {
             return None;
         }
-        self.backoff = None;
         self.listeners
             .iter()
             .find(|(key, listener)| *key >= at && listener.ready)
@@ -106,32 +98,18 @@ impl Acceptor {
     /// Accepts one connection of a listener that exists.
     pub(super) fn accept(&mut self, id: ListenerId) -> Accept {
         let listener = &mut self.listeners[id.0 as usize];
-        match acceptfrom_with(&listener.socket, FLAGS) {
+        match acceptfrom_with(&listener.socket, ACCEPTED).map_err(Refusal::from) {
             Ok((fd, peer)) => {
                 let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
                 Accept::Connection(fd, peer.map(|peer| peer.ip()))
             }
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                self.refuse_one(id);
-                self.backoff = Some(Instant::now() + BACKOFF);
+            Err(Refusal::Exhausted) => {
+                self.reserve.refuse_one(&listener.socket);
+                self.reserve.rest();
                 Accept::Exhausted
             }
-            // What accept(2) lists: errors of the connection, not of the listener.
-            Err(
-                Errno::INTR
-                | Errno::CONNABORTED
-                | Errno::PERM
-                | Errno::PROTO
-                | Errno::NETDOWN
-                | Errno::NETUNREACH
-                | Errno::NOPROTOOPT
-                | Errno::HOSTDOWN
-                | Errno::NONET
-                | Errno::HOSTUNREACH
-                | Errno::OPNOTSUPP
-                | Errno::TIMEDOUT,
-            ) => Accept::Broken,
-            Err(_) => {
+            Err(Refusal::Connection) => Accept::Broken,
+            Err(Refusal::Listener) => {
                 listener.ready = false;
                 if listener.leaving {
                     self.listeners.remove(id.0 as usize);
@@ -140,16 +118,4 @@ impl Acceptor {
             }
         }
     }
-
-    /// Takes one connection out of the queue and closes it, so that its peer knows.
-    fn refuse_one(&mut self, id: ListenerId) {
-        if self.reserve.take().is_some() {
-            drop(accept_with(&self.listeners[id.0 as usize].socket, FLAGS));
-        }
-        self.reserve = reserve();
-    }
-}
-
-fn reserve() -> Option<OwnedFd> {
-    eventfd(0, EventfdFlags::CLOEXEC).ok()
 }

@@ -1,8 +1,9 @@
-//! The table of sockets: 24 bytes each, a free list and a list of what is due, both threaded through the slots.
+//! What is known of a socket, in 24 bytes, and the list of sockets that are due, threaded through the table.
 #![forbid(unsafe_code)]
 
 use super::super::SocketId;
-use crate::buffer::{Paged, SendBatch};
+use super::super::table::{Place, Table};
+use crate::buffer::SendBatch;
 use std::{
     io,
     ops::{Index, IndexMut},
@@ -73,13 +74,26 @@ impl State {
     }
 }
 
+impl Place for Slot {
+    #[inline]
+    fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    fn freed(&self, next: u32) -> Self {
+        debug_assert!(self.batch.is_none(), "a batch would be lost");
+        Slot { generation: self.generation.wrapping_add(1), next, ..Slot::default() }
+    }
+
+    fn next_free(&self) -> u32 {
+        self.next
+    }
+}
+
 /// All sockets of a driver.
 #[derive(Debug)]
 pub(super) struct Slots {
-    table: Paged<Slot>,
-    /// Places that were ever used.
-    used: u32,
-    free: u32,
+    table: Table<Slot>,
     due_first: u32,
     due_last: u32,
     due: usize,
@@ -87,41 +101,21 @@ pub(super) struct Slots {
 
 impl Slots {
     pub(super) fn new() -> Self {
-        Slots { table: Paged::new(), used: 0, free: NONE, due_first: NONE, due_last: NONE, due: 0 }
+        Slots { table: Table::default(), due_first: NONE, due_last: NONE, due: 0 }
     }
 
-    /// Takes the place that was freed last (its memory is warm), or a new one.
     pub(super) fn insert(&mut self, fd: OwnedFd, state: State) -> SocketId {
-        let slot = match self.free {
-            NONE => {
-                self.table.ensure(self.used);
-                self.used += 1;
-                self.used - 1
-            }
-            slot => {
-                self.free = self.table[slot].next;
-                slot
-            }
-        };
-        let entry = &mut self.table[slot];
-        entry.fd = Some(fd);
-        entry.state = state;
-        SocketId { slot, generation: entry.generation }
+        self.table.insert(|generation| Slot { fd: Some(fd), generation, state, ..Slot::default() })
     }
 
-    /// Frees a place; its next socket has the next generation.
     pub(super) fn remove(&mut self, slot: u32) {
-        let free = self.free;
-        let entry = &mut self.table[slot];
-        debug_assert!(entry.batch.is_none(), "a batch would be lost");
-        *entry = Slot { generation: entry.generation.wrapping_add(1), next: free, ..Slot::default() };
-        self.free = slot;
+        self.table.remove(slot);
     }
 
     /// The socket, if it is open.
     #[inline]
     pub(super) fn open(&mut self, id: SocketId) -> Option<&mut Slot> {
-        self.table.get_mut(id.slot).filter(|slot| slot.generation == id.generation && slot.fd.is_some())
+        self.table.get(id).filter(|slot| slot.fd.is_some())
     }
 
     pub(super) fn id(&self, slot: u32) -> SocketId {
@@ -194,21 +188,6 @@ mod tests {
 
     fn descriptor() -> OwnedFd {
         std::fs::File::open("/dev/null").unwrap().into()
-    }
-
-    #[test]
-    fn places_are_reused_last_freed_first_with_a_new_generation() {
-        let mut slots = Slots::new();
-        let ids: Vec<_> = (0..3).map(|_| slots.insert(descriptor(), State::default())).collect();
-        assert_eq!(ids.iter().map(|id| id.slot).collect::<Vec<_>>(), [0, 1, 2]);
-        slots.remove(0);
-        slots.remove(2);
-        assert!(slots.open(ids[0]).is_none() && slots.open(ids[1]).is_some());
-        let again = slots.insert(descriptor(), State::default());
-        assert_eq!(again, SocketId { slot: 2, generation: 1 });
-        assert!(slots.open(ids[2]).is_none(), "an id of the older generation opens nothing");
-        assert_eq!(slots.insert(descriptor(), State::default()).slot, 0);
-        assert_eq!(slots.insert(descriptor(), State::default()).slot, 3);
     }
 
     #[test]

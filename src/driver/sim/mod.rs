@@ -124,6 +124,18 @@ impl Driver for Sim {
         }
     }
 
+    fn rest(&mut self, id: SocketId) {
+        if let Some(socket) = self.open(id) {
+            socket.resting = true;
+        }
+    }
+
+    fn rouse(&mut self, id: SocketId) {
+        if let Some(socket) = self.open(id) {
+            socket.resting = false;
+        }
+    }
+
     fn send(&mut self, id: SocketId, mut batch: SendBatch) -> Submit {
         let net = self.net.clone();
         let mut kernel = net.kernel();
@@ -241,6 +253,11 @@ impl Sim {
     /// Sockets that are open, or closed and not reported yet.
     pub fn live(&self) -> usize {
         self.sockets.len() - self.free.len()
+    }
+
+    /// Sockets that are open and rest ([`Driver::rest`]).
+    pub fn resting(&self) -> usize {
+        self.sockets.iter().filter(|socket| socket.open && socket.resting).count()
     }
 
     fn insert(&mut self, end: Option<EndId>) -> SocketId {

@@ -18,6 +18,7 @@ pub(super) struct Socket {
     /// When a send that is in flight goes on, or is reported.
     pub(super) send_at: Duration,
     pub(super) paused: bool,
+    pub(super) resting: bool,
     pub(super) eof: bool,
     pub(super) shut: bool,
     pub(super) failed: bool,

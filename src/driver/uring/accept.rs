@@ -2,24 +2,19 @@
 
 #![forbid(unsafe_code)]
 
+use super::super::reserve::{ACCEPTED, Refusal, Reserve};
 use super::super::socket::Listening;
 use super::super::{Address, ListenerId, SocketId};
 use super::queue::{Event, Op, Queue};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with, getpeername};
+use rustix::net::{accept_with, getpeername};
 use slab::Slab;
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
-    time::{Duration, Instant},
+    time::Duration,
 };
-
-/// How long accepting stops when no descriptor is left, unless a socket closes meanwhile.
-const BACKOFF: Duration = Duration::from_millis(100);
-
-const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
 #[derive(Debug)]
 struct Listener {
@@ -48,9 +43,7 @@ pub(super) struct Arrival {
 pub(super) struct Acceptor {
     listeners: Slab<Listener>,
     arrivals: VecDeque<Arrival>,
-    /// Gives its place to the connection that would otherwise wait for ever.
-    reserve: Option<OwnedFd>,
-    backoff: Option<Instant>,
+    reserve: Reserve,
     /// Something is to be asked of the kernel.
     changed: bool,
     /// Times that no descriptor was left.
@@ -64,8 +57,7 @@ impl Acceptor {
         Acceptor {
             listeners: Slab::new(),
             arrivals: VecDeque::new(),
-            reserve: reserve(),
-            backoff: None,
+            reserve: Reserve::new(),
             changed: false,
             exhausted: 0,
             failed: 0,
@@ -93,12 +85,12 @@ impl Acceptor {
 
     /// A descriptor was closed: there is one to accept with.
     pub(super) fn descriptor_freed(&mut self) {
-        self.changed |= self.backoff.take().is_some();
+        self.changed |= self.reserve.freed();
     }
 
     /// Whether something is to be asked of the kernel.
     pub(super) fn is_changed(&self) -> bool {
-        self.changed && self.backoff.is_none()
+        self.changed && !self.reserve.rests()
     }
 
     /// How long nothing is to be done here: zero if something is to be handed out, none if the kernel will tell.
@@ -106,7 +98,7 @@ impl Acceptor {
         if !self.arrivals.is_empty() {
             return Some(Duration::ZERO);
         }
-        self.backoff.map(|until| until.saturating_duration_since(Instant::now()))
+        self.reserve.left()
     }
 
     /// The next connection to hand out.
@@ -117,9 +109,7 @@ impl Acceptor {
     /// Asks the kernel for what is missing: accepts, or the end of those of listeners that leave. True if a listener has
     /// gone, which the kernel will not tell.
     pub(super) fn ask(&mut self, queue: &mut Queue) -> bool {
-        if self.backoff.is_some_and(|until| Instant::now() >= until) {
-            (self.backoff, self.changed) = (None, true);
-        }
+        self.changed |= self.reserve.look();
         if !self.is_changed() {
             return false;
         }
@@ -194,56 +184,36 @@ impl Acceptor {
 
     /// Accepting ended with an error.
     fn refused(&mut self, key: usize, error: Errno) {
-        match error {
-            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => self.starve(key),
-            // The end was asked for, or is of the connection, not of the listener.
-            Errno::CANCELED
-            | Errno::AGAIN
-            | Errno::INTR
-            | Errno::CONNABORTED
-            | Errno::PERM
-            | Errno::PROTO
-            | Errno::NETDOWN
-            | Errno::NETUNREACH
-            | Errno::NOPROTOOPT
-            | Errno::HOSTDOWN
-            | Errno::NONET
-            | Errno::HOSTUNREACH
-            | Errno::OPNOTSUPP
-            | Errno::TIMEDOUT => {}
-            _ => self.backoff = Some(Instant::now() + BACKOFF),
+        match Refusal::from(error) {
+            Refusal::Exhausted => self.starve(key),
+            Refusal::Connection => {}
+            // The end was asked for, or nobody waits.
+            Refusal::Listener if matches!(error, Errno::CANCELED | Errno::AGAIN) => {}
+            Refusal::Listener => self.reserve.rest(),
         }
     }
 
     /// No descriptor is left. The kernel takes one before it looks whether anybody waits, so only if somebody does that
     /// counts: one is refused, and accepting rests. Else the next one is waited for.
     fn starve(&mut self, key: usize) {
-        if self.refuse_one(key) {
+        if self.reserve.refuse_one(&self.listeners[key].socket) {
             self.exhausted += 1;
-            self.backoff = Some(Instant::now() + BACKOFF);
+            self.reserve.rest();
         } else {
             self.listeners[key].watch_next = true;
         }
     }
 
-    /// Takes one connection out of the queue and closes it, so that its peer knows. False if nobody waits.
-    fn refuse_one(&mut self, key: usize) -> bool {
-        let waited = self.reserve.take().is_none()
-            || !matches!(accept_with(&self.listeners[key].socket, FLAGS), Err(Errno::AGAIN));
-        self.reserve = reserve();
-        waited
-    }
-
     /// Accepts what still waits for a listener that leaves, and closes it.
     fn drain(&mut self, key: usize) {
         loop {
-            match accept_with(&self.listeners[key].socket, FLAGS) {
+            let listener = &self.listeners[key].socket;
+            match accept_with(listener, ACCEPTED) {
                 Ok(fd) => self.arrived(key as u32, fd),
                 Err(Errno::INTR | Errno::CONNABORTED | Errno::PERM | Errno::PROTO) => {}
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) if self.refuse_one(key) => {
+                Err(error) if Refusal::from(error) == Refusal::Exhausted && self.reserve.refuse_one(listener) => {
                     self.exhausted += 1;
-                    self.backoff = Some(Instant::now() + BACKOFF);
-                    return;
+                    return self.reserve.rest();
                 }
                 Err(_) => {
                     self.listeners.remove(key);
@@ -252,8 +222,4 @@ impl Acceptor {
             }
         }
     }
-}
-
-fn reserve() -> Option<OwnedFd> {
-    eventfd(0, EventfdFlags::CLOEXEC).ok()
 }

@@ -4,6 +4,17 @@
 //! provided buffers and are lent from there. What a turn asks (sends, new receives, cancellations) is written to the
 //! submission queue and handed over by the system call that waits for the next turn: one per turn, whatever it does.
 //!
+//! A receive that stands in the kernel takes 864 B there. A socket that rests has a multishot poll instead, of 256 B, and
+//! its bytes are taken by a `recv` of our own when that tells of them. Never both: the poll is asked for when the receive
+//! has ended, so that no bytes overtake others.
+//!
+//! # Descriptors
+//!
+//! Sockets have ordinary descriptors, not direct ones (of the ring's own table). A worker with its own descriptor table
+//! has its own `RLIMIT_NOFILE` already, on either driver; a full direct table drops the connections that the kernel
+//! accepts meanwhile, where ordinary ones wait in its queue; shutting down, asking for the peer and taking the bytes of a
+//! resting socket would each be an operation of the ring instead of a call; and the speed is the same.
+//!
 //! # Who owns what the kernel uses
 //!
 //! * The bytes of a send belong to a batch, which stays in its slot until the last completion of that send; frames in a
@@ -20,6 +31,7 @@ mod accept;
 mod buf_ring;
 mod probe;
 mod queue;
+mod setup;
 mod slots;
 mod sockets;
 #[cfg(test)]
@@ -37,6 +49,7 @@ pub(super) use probe::probe;
 use queue::{Event, Op, Queue};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::Shutdown;
+use setup::Sizes;
 use slots::{Slots, State};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -46,11 +59,8 @@ use std::{
     time::Duration,
 };
 
-/// Operations per system call at most; more than 32 gains nothing.
-const ENTRIES_MAX: usize = 256;
-/// Completions that fit in the kernel's queue, per event of [`DriverConfig::events`]: beyond, multishots end.
-const COMPLETIONS_PER_EVENT: usize = 4;
-const COMPLETIONS_MAX: usize = 32 << 10;
+/// Bytes that a resting socket receives at once.
+const SCRATCH: usize = 64 << 10;
 
 /// The driver on io_uring (Linux 6.1 or newer; best from 6.12 on).
 ///
@@ -75,6 +85,8 @@ pub struct Uring {
     held: BTreeMap<u32, Vec<u8>>,
     /// Completions that were taken from the kernel and not handed out yet.
     events: VecDeque<Event>,
+    /// Where resting sockets receive.
+    scratch: Box<[u8]>,
 }
 
 /// What of a [`Uring`] exists before its thread does: the waker. It may change threads.
@@ -130,16 +142,7 @@ impl UringSeed {
     fn start_with(self, incremental: bool) -> io::Result<Uring> {
         let UringSeed { bell, config } = self;
         let config = config.normalized();
-        let entries = config.events.min(ENTRIES_MAX);
-        let completions = (config.events * COMPLETIONS_PER_EVENT).clamp(entries * 2, COMPLETIONS_MAX);
-        let queue = Queue::new(entries as u32, completions as u32).map_err(|error| probe::reason(&error))?;
-        // Buffers go back only after a poll, so that their sum bounds what it brings of one socket.
-        let (size, total) = (config.receive_buffer, config.receive_budget);
-        let buffers = match queue.register_buffers(size, total, incremental) {
-            Err(_) if incremental => queue.register_buffers(size, total, false),
-            outcome => outcome,
-        };
-        let buffers = buffers.map_err(|error| probe::reason(&error))?;
+        let (queue, buffers) = Sizes::of(&config).make(incremental)?;
         Ok(Uring {
             queue,
             buffers,
@@ -154,6 +157,7 @@ impl UringSeed {
             due: Vec::new(),
             held: BTreeMap::new(),
             events: VecDeque::new(),
+            scratch: vec![0; config.receive_budget.min(SCRATCH)].into_boxed_slice(),
         })
     }
 }
@@ -178,7 +182,7 @@ impl Driver for Uring {
     }
 
     fn connect(&mut self, address: &Address, options: ConnectOptions) -> io::Result<SocketId> {
-        let id = self.slots.insert(start_connect(address, options)?, State::CONNECTING);
+        let id = self.slots.add(start_connect(address, options)?, State::CONNECTING);
         self.enqueue(id);
         Ok(id)
     }
@@ -198,6 +202,23 @@ impl Driver for Uring {
             self.due.push(id);
         }
         self.enqueue(id);
+    }
+
+    fn rest(&mut self, id: SocketId) {
+        if let Some(socket) = self.slots.open(id)
+            && socket.state.begin(State::RESTING)
+        {
+            self.enqueue(id);
+        }
+    }
+
+    fn rouse(&mut self, id: SocketId) {
+        if let Some(socket) = self.slots.open(id)
+            && socket.state.any(State::RESTING)
+        {
+            socket.state.clear(State::RESTING);
+            self.enqueue(id);
+        }
     }
 
     #[inline]
@@ -322,7 +343,7 @@ impl Uring {
     fn hand_out(&mut self, sink: &mut impl CompletionSink) {
         for _ in 0..self.config.accepts_per_poll {
             let Some(arrival) = self.acceptor.next() else { break };
-            let id = self.slots.insert(arrival.fd, State::default());
+            let id = self.slots.add(arrival.fd, State::default());
             self.enqueue(id);
             sink.complete(Completion::Accepted { id, listener: arrival.listener, peer: arrival.peer });
         }

@@ -145,6 +145,13 @@ impl Queue {
         unsafe { self.ask(opcode::PollAdd::new(Fd(fd), events as u32).build(), Op::Watch, id) }
     }
 
+    /// Tells of bytes on a socket, of its end and of errors, again and again until told otherwise.
+    pub(super) fn watch_bytes(&mut self, id: SocketId, fd: RawFd) {
+        let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
+        // SAFETY: it names no memory.
+        unsafe { self.ask(opcode::PollAdd::new(Fd(fd), events).multi(true).build(), Op::Watch, id) }
+    }
+
     /// Sends what is left of a batch, or some of it.
     ///
     /// # Safety

@@ -1,15 +1,13 @@
-//! The table of sockets: 24 bytes each, the free list threaded through them.
+//! What is known of a socket, in 24 bytes.
 #![forbid(unsafe_code)]
 
 use super::super::SocketId;
-use crate::buffer::{Paged, SendBatch};
+use super::super::table::{Place, Table};
+use crate::buffer::SendBatch;
 use std::{
     io,
-    ops::{Index, IndexMut},
     os::fd::{AsRawFd, OwnedFd, RawFd},
 };
-
-const NONE: u32 = u32::MAX;
 
 /// One socket, or a free place.
 #[derive(Default, Debug)]
@@ -31,6 +29,11 @@ impl Slot {
     /// Whether its bytes are to be received.
     pub(super) fn wants_receive(&self) -> bool {
         !self.state.any(State::PAUSED | State::EOF | State::BROKEN | State::FAILED | State::HELD | State::CONNECTING)
+    }
+
+    /// Whether bytes that wait in the kernel are to be taken here: no receive stands there to take them.
+    pub(super) fn receives_here(&self) -> bool {
+        self.wants_receive() && self.state.any(State::RESTING) && !self.state.any(State::RECEIVE | State::CLOSING)
     }
 
     /// Whether the kernel has an operation of it.
@@ -88,6 +91,10 @@ impl State {
     pub(super) const HELD_EOF: State = State(1 << 18);
     /// It has had bytes since its receive was last asked for.
     pub(super) const FED: State = State(1 << 19);
+    /// Bytes are rare: a poll tells of them, instead of a receive.
+    pub(super) const RESTING: State = State(1 << 20);
+    /// The poll that the kernel has tells of bytes, again and again.
+    pub(super) const WATCHES_BYTES: State = State(1 << 21);
 
     #[inline]
     pub(super) fn any(self, of: State) -> bool {
@@ -121,48 +128,29 @@ impl std::ops::BitOr for State {
     }
 }
 
-/// All sockets of a driver.
-#[derive(Debug)]
-pub(super) struct Slots {
-    table: Paged<Slot>,
-    /// Places that were ever used.
-    used: u32,
-    free: u32,
-}
+impl Place for Slot {
+    #[inline]
+    fn generation(&self) -> u32 {
+        self.generation
+    }
 
-impl Default for Slots {
-    fn default() -> Self {
-        Slots { table: Paged::new(), used: 0, free: NONE }
+    fn freed(&self, next: u32) -> Self {
+        debug_assert!(self.batch.is_none(), "a batch would be lost");
+        debug_assert!(!self.is_busy(), "the kernel still has an operation of it");
+        Slot { generation: self.generation.wrapping_add(1), state: State(next), ..Slot::default() }
+    }
+
+    fn next_free(&self) -> u32 {
+        self.state.0
     }
 }
+
+/// All sockets of a driver.
+pub(super) type Slots = Table<Slot>;
 
 impl Slots {
-    /// Takes the place that was freed last (its memory is warm), or a new one.
-    pub(super) fn insert(&mut self, fd: OwnedFd, state: State) -> SocketId {
-        let slot = match self.free {
-            NONE => {
-                self.table.ensure(self.used);
-                self.used += 1;
-                self.used - 1
-            }
-            slot => {
-                self.free = self.table[slot].state.0;
-                slot
-            }
-        };
-        let entry = &mut self.table[slot];
-        entry.fd = Some(fd);
-        entry.state = state;
-        SocketId { slot, generation: entry.generation }
-    }
-
-    /// Frees a place and closes its descriptor; its next socket has the next generation.
-    pub(super) fn remove(&mut self, slot: u32) {
-        let entry = &mut self.table[slot];
-        debug_assert!(entry.batch.is_none(), "a batch would be lost");
-        debug_assert!(!entry.is_busy(), "the kernel still has an operation of it");
-        *entry = Slot { generation: entry.generation.wrapping_add(1), state: State(self.free), ..Slot::default() };
-        self.free = slot;
+    pub(super) fn add(&mut self, fd: OwnedFd, state: State) -> SocketId {
+        self.insert(|generation| Slot { fd: Some(fd), generation, state, ..Slot::default() })
     }
 
     /// The socket, if it is open.
@@ -174,28 +162,7 @@ impl Slots {
     /// The socket, if it is open or not yet done with closing.
     #[inline]
     pub(super) fn live(&mut self, id: SocketId) -> Option<&mut Slot> {
-        self.table.get_mut(id.slot).filter(|slot| slot.generation == id.generation && slot.fd.is_some())
-    }
-
-    /// Generation of the socket at this place, or of the one that will be there next.
-    #[inline]
-    pub(super) fn generation(&self, slot: u32) -> Option<u32> {
-        self.table.get(slot).map(|slot| slot.generation)
-    }
-}
-
-impl Index<u32> for Slots {
-    type Output = Slot;
-    #[inline]
-    fn index(&self, slot: u32) -> &Slot {
-        &self.table[slot]
-    }
-}
-
-impl IndexMut<u32> for Slots {
-    #[inline]
-    fn index_mut(&mut self, slot: u32) -> &mut Slot {
-        &mut self.table[slot]
+        self.get(id).filter(|slot| slot.fd.is_some())
     }
 }
 
@@ -208,24 +175,9 @@ mod tests {
     }
 
     #[test]
-    fn places_are_reused_last_freed_first_with_a_new_generation() {
-        let mut slots = Slots::default();
-        let ids: Vec<_> = (0..3).map(|_| slots.insert(descriptor(), State::default())).collect();
-        assert_eq!(ids.iter().map(|id| id.slot).collect::<Vec<_>>(), [0, 1, 2]);
-        slots.remove(0);
-        slots.remove(2);
-        assert!(slots.open(ids[0]).is_none() && slots.open(ids[1]).is_some());
-        let again = slots.insert(descriptor(), State::default());
-        assert_eq!(again, SocketId { slot: 2, generation: 1 });
-        assert!(slots.open(ids[2]).is_none(), "an id of the older generation opens nothing");
-        assert_eq!(slots.insert(descriptor(), State::default()).slot, 0);
-        assert_eq!(slots.insert(descriptor(), State::default()).slot, 3);
-    }
-
-    #[test]
     fn a_closing_socket_is_live_and_not_open() {
         let mut slots = Slots::default();
-        let id = slots.insert(descriptor(), State::default());
+        let id = slots.add(descriptor(), State::default());
         slots[id.slot].state.set(State::CLOSING);
         assert!(slots.open(id).is_none() && slots.live(id).is_some());
     }

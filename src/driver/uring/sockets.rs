@@ -12,7 +12,10 @@ use super::queue::{Event, GENERATION_BITS, Op};
 use super::slots::State;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown, sockopt::socket_error};
-use std::io::{self, ErrorKind};
+use std::{
+    io::{self, ErrorKind},
+    os::fd::RawFd,
+};
 
 const ERR: u32 = libc::POLLERR as u32;
 const HUP: u32 = libc::POLLHUP as u32;
@@ -64,12 +67,10 @@ impl Uring {
             return self.cancel(id, Op::Send);
         }
         if slot.wants_receive() {
-            if slot.state.begin(State::RECEIVE) {
-                slot.state.clear(State::FED);
-                self.queue.receive(id, fd);
-            }
-            return;
+            return if slot.state.any(State::RESTING) { self.watch_bytes(id, fd) } else { self.receive(id, fd) };
         }
+        self.stop_watching_bytes(id);
+        let slot = &mut self.slots[id.slot];
         let connecting = slot.state.any(State::CONNECTING);
         let events = match slot.state.any(State::EOF | State::HUNG_UP | State::BROKEN | State::FAILED) {
             _ if connecting => libc::POLLOUT,
@@ -77,10 +78,40 @@ impl Uring {
             false => libc::POLLRDHUP,
         };
         if !slot.state.any(State::OVER | State::BROKEN | State::FAILED) && slot.state.begin(State::WATCH) {
+            slot.state.clear(State::WATCHES_BYTES);
             self.queue.watch(id, fd, events);
         }
         self.cancel(id, Op::Receive);
         self.report_if_broken(id);
+    }
+
+    fn receive(&mut self, id: SocketId, fd: RawFd) {
+        let state = &mut self.slots[id.slot].state;
+        if state.begin(State::RECEIVE) {
+            state.clear(State::FED);
+            self.queue.receive(id, fd);
+        }
+        self.stop_watching_bytes(id);
+    }
+
+    /// Watches a resting socket, once the receive that it had has ended: what that brings comes first.
+    fn watch_bytes(&mut self, id: SocketId, fd: RawFd) {
+        let state = &mut self.slots[id.slot].state;
+        if state.any(State::RECEIVE) {
+            self.cancel(id, Op::Receive);
+        } else if state.begin(State::WATCH) {
+            state.set(State::WATCHES_BYTES);
+            self.queue.watch_bytes(id, fd);
+        } else if !state.any(State::WATCHES_BYTES) {
+            self.cancel(id, Op::Watch); // it waits for less
+        }
+    }
+
+    /// Else each receive would be told of twice.
+    fn stop_watching_bytes(&mut self, id: SocketId) {
+        if self.slots[id.slot].state.any(State::WATCHES_BYTES) {
+            self.cancel(id, Op::Watch);
+        }
     }
 
     /// Tells an operation to end, if the kernel has it and was not told yet.
@@ -163,6 +194,27 @@ impl Uring {
             Err(Errno::NOBUFS | Errno::NOMEM) => self.enqueue_first(id),
             Err(error) => self.receive_failed(id, kind(error), sink),
         }
+    }
+
+    /// Takes the bytes of a resting socket that wait in the kernel, until none wait: its poll tells of further ones only.
+    /// What is left, the next poll takes.
+    fn receive_here(&mut self, id: SocketId, sink: &mut impl CompletionSink) {
+        let mut budget = self.config.receive_budget;
+        while budget > 0 && sink.takes_more() {
+            let Some(fd) = &self.slots[id.slot].fd else { return };
+            let room = self.scratch.len().min(budget);
+            match recv(fd, &mut self.scratch[..room], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return self.receive_ended(id, sink),
+                Ok((received, _)) => {
+                    sink.complete(Completion::Received { id, data: &mut self.scratch[..received] });
+                    budget -= received;
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(error) => return self.receive_failed(id, kind(error), sink),
+            }
+        }
+        self.push_due(id);
     }
 
     fn receive_ended(&mut self, id: SocketId, sink: &mut impl CompletionSink) {
@@ -316,6 +368,9 @@ impl Uring {
         if self.slots[id.slot].state.any(State::CONNECTING) {
             return self.connected(id, sink);
         }
+        if self.slots[id.slot].receives_here() {
+            return self.push_due(id); // with what else it has to do: once per poll
+        }
         if self.slots[id.slot].wants_receive() {
             return; // receiving finds it out
         }
@@ -365,7 +420,11 @@ impl Uring {
                 self.finish_close(id, sink);
                 continue;
             }
-            self.deliver_held(id, sink);
+            if slot.state.any(State::HELD) {
+                self.deliver_held(id, sink);
+            } else if slot.receives_here() {
+                self.receive_here(id, sink);
+            }
             self.report_broken(id, sink);
         }
         due.append(&mut self.due);

@@ -93,6 +93,10 @@ fn everything_ends_all_the_time(incremental: bool) {
             let id = log.accepted[rounds % 10];
             if rounds % 2 == 0 { driver.pause(id) } else { driver.resume(id) }
         }
+        if rounds % 4 == 0 {
+            let id = log.accepted[rounds / 4 % 10];
+            if rounds % 3 == 0 { driver.rouse(id) } else { driver.rest(id) }
+        }
         if rounds % 2 == 0 {
             driver.queue.sabotage();
         }
@@ -194,6 +198,107 @@ fn dropping_ends_what_is_in_flight() {
         2,
         "the driver has given up its share: the slab's and this one are left"
     );
+}
+
+/// Receives and polls that the kernel has of sockets.
+fn standing(driver: &Uring, ids: &[SocketId]) -> (usize, usize) {
+    let count = |what| ids.iter().filter(|id| driver.slots[id.slot].state.any(what)).count();
+    (count(State::RECEIVE), count(State::WATCH))
+}
+
+#[test]
+fn a_resting_socket_has_a_poll_and_no_receive() {
+    let mut slab = FrameSlab::new(FrameSlabConfig::default());
+    let (mut driver, mut log) = (Uring::new(DriverConfig::default()).unwrap(), Log::default());
+    let listener = driver.listen(&"127.0.0.1:0".parse().unwrap(), OPTIONS).unwrap();
+    let address = driver.local_address(listener).unwrap();
+    let ends: Vec<_> = (0..60).map(|_| driver.connect(&address, ConnectOptions::default()).unwrap()).collect();
+    until(&mut driver, &mut log, |_, log| log.connected.len() == 60 && log.accepted.len() == 60);
+    let ids = log.accepted.clone();
+    // Beside them: the other ends' receives, the accept, the waker's read.
+    let all = 2 * 60 + 2;
+    until(&mut driver, &mut log, |driver, _| standing(driver, &ids) == (60, 0) && driver.queue.outstanding() == all);
+
+    ids.iter().for_each(|&id| driver.rest(id));
+    until(&mut driver, &mut log, |driver, _| standing(driver, &ids) == (0, 60));
+    assert_eq!(driver.queue.outstanding(), all, "each receive has ended");
+    for round in 1..4 {
+        for &id in &ends {
+            let batch = batch(&mut slab, &bytes(0, 100));
+            assert!(matches!(driver.send(id, batch), Submit::Pending));
+        }
+        until(&mut driver, &mut log, |_, log| {
+            ids.iter().all(|id| log.received.get(&id.slot).is_some_and(|bytes| bytes.len() == round * 100))
+        });
+        assert_eq!((standing(&driver, &ids), driver.queue.outstanding()), ((0, 60), all), "the same polls, still");
+    }
+
+    ids.iter().for_each(|&id| driver.rouse(id));
+    until(&mut driver, &mut log, |driver, _| driver.queue.outstanding() == all);
+    assert_eq!(standing(&driver, &ids), (60, 0));
+    // What comes to nothing within a turn asks for nothing.
+    for &id in &ids {
+        driver.rest(id);
+        driver.rouse(id);
+    }
+    driver.ask();
+    assert!(!driver.queue.has_unsubmitted());
+    // A poll that waited for the end of a paused socket makes way.
+    ids.iter().for_each(|&id| driver.pause(id));
+    until(&mut driver, &mut log, |driver, _| standing(driver, &ids) == (0, 60));
+    for &id in &ids {
+        driver.resume(id);
+        driver.rest(id);
+    }
+    let tells = |driver: &Uring, id: &SocketId| driver.slots[id.slot].state.any(State::WATCHES_BYTES);
+    until(&mut driver, &mut log, |driver, _| ids.iter().all(|id| tells(driver, id)));
+    until(&mut driver, &mut log, |_, log| log.sent.len() == 180);
+    log.sent.drain(..).for_each(|mut batch| _ = batch.recycle(&mut slab));
+    assert_eq!((standing(&driver, &ids), slab.live(), driver.counters()), ((0, 60), 0, DriverCounters::default()));
+}
+
+/// As many as a machine with many workers has, each with a ring of the default size, at work at once.
+#[test]
+fn a_process_has_many_rings() {
+    let mut drivers: Vec<_> = (0..56).map(|_| (Uring::new(DriverConfig::default()).unwrap(), Log::default())).collect();
+    for (driver, log) in &mut drivers {
+        let listener = driver.listen(&"127.0.0.1:0".parse().unwrap(), OPTIONS).unwrap();
+        let address = driver.local_address(listener).unwrap();
+        driver.connect(&address, ConnectOptions::default()).unwrap();
+        until(driver, log, |_, log| log.connected.len() == 1 && log.accepted.len() == 1);
+    }
+}
+
+/// In a process of its own, because the limit would hit the other tests.
+#[test]
+fn a_ring_is_smaller_where_little_memory_may_be_locked() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    const CHILD: &str = "WINGBEAT_TEST_LITTLE_MEMORY";
+    if std::env::var_os(CHILD).is_none() {
+        let thread = std::thread::current();
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = child.args(["--exact", thread.name().unwrap()]).env(CHILD, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        return assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
+    }
+    let limit = |bytes| setrlimit(Resource::Memlock, Rlimit { current: Some(bytes), maximum: Some(bytes) }).unwrap();
+    let mut mine = capabilities(None).unwrap();
+    mine.effective.remove(CapabilitySet::IPC_LOCK); // who has it is not limited
+    set_capabilities(None, mine).unwrap();
+    limit(64 << 10);
+    let sizes = Sizes::of(&DriverConfig::default());
+    let whole = Queue::new(sizes.entries as u32, sizes.completions as u32);
+    if whole.is_ok() {
+        return; // before Linux 6.14 rings are not limited
+    }
+    let (mut driver, mut log) = (Uring::new(DriverConfig::default()).unwrap(), Log::default());
+    let listener = driver.listen(&"127.0.0.1:0".parse().unwrap(), OPTIONS).unwrap();
+    let address = driver.local_address(listener).unwrap();
+    let ends: Vec<_> = (0..60).map(|_| driver.connect(&address, ConnectOptions::default()).unwrap()).collect();
+    until(&mut driver, &mut log, |_, log| log.connected.len() == ends.len() && log.accepted.len() == ends.len());
+    limit(0);
+    assert_eq!(Uring::new(DriverConfig::default()).unwrap_err().kind(), io::ErrorKind::Unsupported);
 }
 
 /// The descriptor of the ring wakes another event loop, also for what only this thread's own system call would finish.

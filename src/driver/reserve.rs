@@ -1,0 +1,100 @@
+//! Accepting where no descriptor is left: one connection is refused, so that its peer knows, and accepting rests.
+#![forbid(unsafe_code)]
+
+use super::socket::Listening;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
+use std::{
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+/// How long accepting rests when no descriptor is left, unless a socket closes meanwhile.
+const REST: Duration = Duration::from_millis(100);
+
+/// What accepted sockets are.
+pub(super) const ACCEPTED: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
+
+/// A descriptor kept back, and the time for which accepting rests.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    /// Gives its place to the connection that would otherwise wait for ever, and keep its listener readable.
+    descriptor: Option<OwnedFd>,
+    rests_until: Option<Instant>,
+}
+
+impl Reserve {
+    pub(super) fn new() -> Self {
+        Reserve { descriptor: spare(), rests_until: None }
+    }
+
+    /// Takes one connection out of the queue and closes it. False if nobody waits there.
+    pub(super) fn refuse_one(&mut self, listener: &Listening) -> bool {
+        let waited = self.descriptor.take().is_none() || !matches!(accept_with(listener, ACCEPTED), Err(Errno::AGAIN));
+        self.descriptor = spare();
+        waited
+    }
+
+    /// Accepting rests from now on.
+    pub(super) fn rest(&mut self) {
+        self.rests_until = Some(Instant::now() + REST);
+    }
+
+    /// A descriptor was closed: there is one to accept with. True if that ends a rest.
+    pub(super) fn freed(&mut self) -> bool {
+        self.rests_until.take().is_some()
+    }
+
+    /// Whether accepting rests, as far as it was looked at ([`Reserve::look`]).
+    pub(super) fn rests(&self) -> bool {
+        self.rests_until.is_some()
+    }
+
+    /// Looks at the clock; true if that ends a rest.
+    pub(super) fn look(&mut self) -> bool {
+        self.rests_until.take_if(|until| *until <= Instant::now()).is_some()
+    }
+
+    /// How long accepting still rests.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.rests_until.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// What an error of accept(2) is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refusal {
+    /// No descriptor or no memory is left.
+    Exhausted,
+    /// The connection broke while it waited, or the call was interrupted: the next one may be accepted.
+    Connection,
+    /// Nobody waits, or the listener is of no use.
+    Listener,
+}
+
+impl From<Errno> for Refusal {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Refusal::Exhausted,
+            // What accept(2) lists.
+            Errno::INTR
+            | Errno::CONNABORTED
+            | Errno::PERM
+            | Errno::PROTO
+            | Errno::NETDOWN
+            | Errno::NETUNREACH
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::NONET
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::TIMEDOUT => Refusal::Connection,
+            _ => Refusal::Listener,
+        }
+    }
+}
+
+fn spare() -> Option<OwnedFd> {
+    eventfd(0, EventfdFlags::CLOEXEC).ok()
+}
