@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod closing;
 mod config;
 mod connection;
 mod core;
