@@ -56,29 +56,40 @@ class Load:
         command = [WINGBEAT, "load", *[part.format(*server.addresses) for part in arguments]]
         command += ["-t", "1", "--server-pid", str(server.pid), "--json", self.out.name]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             preexec_fn=lambda: prepare(None if spins else CLIENT_CORE, nice))
         if spins:
-            wait_for(lambda: thread_named(self.process.pid, "load-0"), "the load tool starts no thread")
+            self.wait_for(lambda: thread_named(self.process.pid, "load-0"), "it starts no thread")
             pin(self.process.pid, CLIENT_CORE, {})
 
     def wait_for_connections(self, count):
         """Until it has this many descriptors."""
         folder = "/proc/%d/fd" % self.process.pid
-        wait_for(lambda: len(os.listdir(folder)) >= count, "%d connections do not come about" % count)
+        self.wait_for(lambda: len(os.listdir(folder)) >= count, "%d connections do not come about" % count)
+
+    def wait_for(self, condition, complaint):
+        end = time.monotonic() + PATIENCE_S
+        while not condition():
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.fail(complaint)
+            time.sleep(0.001)
+
+    def fail(self, complaint):
+        self.process.kill()
+        sys.exit("`%s`: %s\n%s" % (" ".join(self.process.args), complaint, self.process.communicate()[1]))
 
     def interrupt(self):
         self.process.send_signal(signal.SIGINT)
 
     def finish(self):
         """Its report, as docs/load-json.md describes it."""
-        self.process.wait()
+        self.process.communicate()
         text = self.out.read()
         if not text:
-            sys.exit("`%s` printed no JSON" % " ".join(self.process.args))
+            self.fail("it wrote no JSON")
         report = json.loads(text)
         if report["errors"] or report.get("lost_messages"):
-            sys.exit("the run had errors: %s, lost %s" % (report["errors"], report.get("lost_messages")))
+            self.fail("errors: %s, lost: %s" % (report["errors"], report.get("lost_messages")))
         return report
 
 
@@ -126,12 +137,9 @@ def child_of(pid):
         return int(file.read().split()[0])
 
 
-def wait_for(condition, complaint):
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > end:
-            sys.exit(complaint)
-        time.sleep(0.001)
+def milliseconds(seconds):
+    """As the load tool takes a time."""
+    return "%dms" % round(seconds * 1000)
 
 
 def interval(values):

@@ -17,7 +17,7 @@ import os
 import sys
 import time
 
-from common import CLIENT_CORE, PEERS, WINGBEAT, Load, Server, interval, load, median, spread, table, warn_if_busy
+from common import CLIENT_CORE, PEERS, WINGBEAT, Load, Server, interval, load, median, milliseconds, spread, table, warn_if_busy
 
 CONNECTIONS = 100
 SUBSCRIBERS = 10_000
@@ -47,7 +47,7 @@ ALONE = {name: server for name, server in [*BLOCKING.items(), *SPINNING.items()]
 def echo(server, arguments, connections, rate=None):
     paced = ["-r", str(rate)] if rate else []
     command = ["echo", "ws://{0}/echo", "-c", str(connections), "--payload", "20", *paced]
-    return [*command, "-d", "%gs" % arguments.seconds, "--warmup", "300ms"], server
+    return [*command, "-d", milliseconds(arguments.seconds), "--warmup", "300ms"], server
 
 
 def steady(server, arguments):

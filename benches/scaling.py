@@ -5,7 +5,7 @@
 
 Prints Markdown: medians with the 95 % interval of a seeded bootstrap. About five minutes. Nothing else may run meanwhile.
 Two cores are too few to show two workers beside a client: the client has core 1, and either both workers share core 0,
-which shows what the second costs when it brings nothing, or the second has core 1 with the client.
+which shows what the second costs when it brings nothing, or the second has core 1 with the client. Nothing spins.
 
 `across`: one publisher on the first worker, one subscriber that the kernel puts on either worker (SO_REUSEPORT). The
 script sees by the CPU time of the second worker where it is, and compares the two cases. Wake-ups are the writes to
@@ -20,8 +20,8 @@ import shutil
 import sys
 import tempfile
 
-from common import (CLIENT_CORE, SERVER_CORE, WINGBEAT, Server, cpu_s, load, median, spread, table, thread_named,
-                    warn_if_busy)
+from common import (CLIENT_CORE, SERVER_CORE, WINGBEAT, Server, cpu_s, load, median, milliseconds, spread, table,
+                    thread_named, warn_if_busy)
 
 CONNECTIONS = 100
 RATE = 40_000
@@ -49,13 +49,13 @@ def serve(driver, workers, *binds):
 def workers(driver, arguments):
     """One worker and two at a fixed rate, and as fast as it goes."""
     kept = {}
-    duration = ["-d", "%gs" % arguments.seconds]
+    duration = ["-d", milliseconds(arguments.seconds)]
     for what, paced in (("%d/s, open loop" % RATE, ["-r", str(RATE)]), ("one in flight each", [])):
         runs = {name: [] for name in PLACES}
         for _ in range(arguments.pairs):
             for name, (count, places) in PLACES.items():
                 with Server(serve(driver, count, "127.0.0.1:0"), places=places) as server:
-                    runs[name].append(load([*ECHO, *paced, *duration], server))
+                    runs[name].append(load([*ECHO, *paced, *duration], server, spins=False))
         kept[what] = runs
         show_workers("Echo over %d connections, %s: %s" % (CONNECTIONS, what, driver), runs)
     return kept
@@ -81,14 +81,14 @@ def show_workers(title, runs):
 def fanout(burst, seconds, warmup):
     """Only the first worker listens on a Unix socket."""
     command = ["fanout", "ws://{1}/topics?topic=t", "--publish-url", "ws+{0}:/publish?topic=t"]
-    return [*command, "--subscribers", "1", "-p", str(burst), "-d", "%gs" % seconds, "--warmup", warmup]
+    return [*command, "--subscribers", "1", "-p", str(burst), "-d", milliseconds(seconds), "--warmup", warmup]
 
 
 def deliver(server, burst, seconds, warmup="100ms"):
     """The report of a run, and whether its subscriber was on the second worker."""
     first, second = (thread_named(server.pid, name) for name in ("wingbeat-0", SECOND))
     before = cpu_s(server.pid, first), cpu_s(server.pid, second)
-    report = load(fanout(burst, seconds, warmup), server)
+    report = load(fanout(burst, seconds, warmup), server, spins=False)
     used = cpu_s(server.pid, first) - before[0], cpu_s(server.pid, second) - before[1]
     return report, used[1] > PART * sum(used)
 
