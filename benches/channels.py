@@ -39,7 +39,7 @@ def cost(server, arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=11)
     parser.add_argument("--seconds", default="1")
     parser.add_argument("--only", default=",".join(CASES))

@@ -29,6 +29,7 @@ class Server:
     """
 
     def __init__(self, command, spins=False, places=None, listeners=1, through=()):
+        must_exist(command[0])
         self.process = subprocess.Popen(
             [*through, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             preexec_fn=lambda: prepare(None if spins or places else SERVER_CORE))
@@ -52,6 +53,7 @@ class Load:
     """A run of `wingbeat load` with one thread, on its core."""
 
     def __init__(self, arguments, server, nice=0, spins=True):
+        must_exist(WINGBEAT)
         self.out = tempfile.NamedTemporaryFile(suffix=".json")
         command = [WINGBEAT, "load", *[part.format(*server.addresses) for part in arguments]]
         command += ["-t", "1", "--server-pid", str(server.pid), "--json", self.out.name]
@@ -95,6 +97,11 @@ class Load:
 
 def load(arguments, server, nice=0, spins=True):
     return Load(arguments, server, nice, spins).finish()
+
+
+def must_exist(program):
+    if not os.access(program, os.X_OK):
+        sys.exit("%s is not there: --help says how it is built" % program)
 
 
 def prepare(core, nice=0):
@@ -171,14 +178,15 @@ def table(title, head, rows):
 
 def warn_if_busy():
     """The figures are worthless beside a build or another benchmark."""
-    before = busy_share()
+    idle, total = jiffies()
     time.sleep(0.5)
-    share = 1 - (busy_share()[0] - before[0]) / max(1, busy_share()[1] - before[1])
+    after = jiffies()
+    share = 1 - (after[0] - idle) / max(1, after[1] - total)
     if share > 0.1:
         print("the machine is not quiet: %.0f %% of its CPU time is in use" % (share * 100), file=sys.stderr)
 
 
-def busy_share():
+def jiffies():
     """Idle and all jiffies of the machine."""
     with open("/proc/stat") as file:
         fields = [int(field) for field in file.readline().split()[1:9]]

@@ -3,12 +3,13 @@
 
     benches/latency.py [--pairs 11] [--seconds 1] [--rate 20000] [--only steady,publish,spin] [--json FILE]
 
-Prints Markdown. In each round every server runs once, fresh, under the same load, in turn (A B C A B C); ratios are taken
-within a round. Median over the rounds, with the 95 % interval of a seeded bootstrap. About five minutes. The server has
-core 0, the clients core 1. Nothing else may run meanwhile, no build, no test. It needs the right to raise a priority.
+Prints Markdown. In each round every server runs once, fresh, under the same load, in turn (A B C A B C); ratios are
+taken within a round. Median over the rounds, with the 95 % interval of a seeded bootstrap. About five minutes. The
+server has core 0, the clients core 1. Nothing else may run meanwhile, no build, no test. It needs the right to raise a
+priority. benches/latency.md says more.
 
-Build first:  cargo build --release --features cli  &&  (cd benches/peers && cargo build --release --bin wingbeat-peers)
-              and run that once with `--quick --only echo --peers uws`: it builds uWebSockets
+Build first:  cargo build --release --features cli
+              (cd benches/peers && cargo run --release -- --quick --only echo --peers uws)   # builds uWebSockets
 (or name the program in WINGBEAT, and the folder of the program `uws` in WINGBEAT_PEERS).
 """
 import argparse
@@ -17,7 +18,8 @@ import os
 import sys
 import time
 
-from common import CLIENT_CORE, PEERS, WINGBEAT, Load, Server, interval, load, median, milliseconds, spread, table, warn_if_busy
+from common import (CLIENT_CORE, PEERS, WINGBEAT, Load, Server, interval, load, median, milliseconds, spread, table,
+                    warn_if_busy)
 
 CONNECTIONS = 100
 SUBSCRIBERS = 10_000
@@ -117,7 +119,7 @@ def judge(kept):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=11, help="rounds")
     parser.add_argument("--seconds", type=float, default=1, help="of each run; twice that beside a publish")
     parser.add_argument("--rate", type=int, default=20_000)

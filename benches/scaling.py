@@ -3,7 +3,9 @@
 
     benches/scaling.py [--pairs 11] [--seconds 0.5] [--only workers,across] [--driver epoll,uring] [--json FILE]
 
-Prints Markdown: medians with the 95 % interval of a seeded bootstrap. About five minutes. Nothing else may run meanwhile.
+Prints Markdown: medians with the 95 % interval of a seeded bootstrap. About four minutes. Nothing else may run
+meanwhile. benches/latency.md says more.
+
 Two cores are too few to show two workers beside a client: the client has core 1, and either both workers share core 0,
 which shows what the second costs when it brings nothing, or the second has core 1 with the client. Nothing spins.
 
@@ -46,7 +48,7 @@ def serve(driver, workers, *binds):
     return [*command, *[part for bind in binds for part in ("--bind", bind)]]
 
 
-def workers(driver, arguments):
+def workers(driver, _, arguments):
     """One worker and two at a fixed rate, and as fast as it goes."""
     kept = {}
     duration = ["-d", milliseconds(arguments.seconds)]
@@ -146,7 +148,7 @@ def eventfd_writes(log):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=11, help="runs of each kind")
     parser.add_argument("--seconds", type=float, default=0.5, help="of each run")
     parser.add_argument("--only", default="workers,across")
@@ -160,8 +162,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for part in arguments.only.split(","):
             for driver in arguments.driver.split(","):
-                run = {"workers": lambda: workers(driver, arguments), "across": lambda: across(driver, folder, arguments)}
-                kept[part + " " + driver] = run[part]()
+                run = {"workers": workers, "across": across}[part]
+                kept[part + " " + driver] = run(driver, folder, arguments)
     if arguments.json:
         with open(arguments.json, "w") as out:
             json.dump(kept, out)
