@@ -313,6 +313,7 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         let fits = |time: &Duration| timeout.is_none_or(|timeout| *time <= timeout);
         let Some(time) = self.spin.begin().filter(fits) else { return Ok(false) };
         let (completions, receives, start) = (self.engine.completions, self.engine.receives, Instant::now());
+        let due = self.engine.next_due(start).unwrap_or(Duration::MAX);
         loop {
             self.driver.poll(Some(Duration::ZERO), &mut self.engine)?;
             // As of the end of the look: what the callbacks took is not the spin's.
@@ -326,6 +327,9 @@ impl<H: Handler, D: Driver> Worker<H, D> {
             }
             if took >= time {
                 self.spin.miss(took);
+                return Ok(false);
+            }
+            if took >= due || self.is_told_to_drain() {
                 return Ok(false);
             }
             std::hint::spin_loop();

@@ -14,14 +14,14 @@ use wingbeat::driver::{
     Submit, Wake,
 };
 use wingbeat::engine::{Worker, group};
-use wingbeat::{Conn, Handle, Handler, Message, Request, Scope, Upgrade};
+use wingbeat::{Conn, Drain, Handle, Handler, Message, Request, Scope, Upgrade};
 
 /// Far longer than the test takes: what ends such a spin is work.
 const FOR_EVER: Duration = Duration::from_secs(3600);
 /// Short enough that it ends at the first look.
 const AT_ONCE: Duration = Duration::from_nanos(1);
 /// Looks of one turn that are too many.
-const ENDLESS: u32 = 1000;
+const ENDLESS: u32 = 1 << 30;
 /// How long another thread has the CPU.
 const AWAY: Duration = Duration::from_millis(1);
 const LISTENER: ListenerId = ListenerId(0);
@@ -40,6 +40,8 @@ enum Found {
     Mail,
     /// The same, but after the wait, while callbacks run.
     LateMail,
+    /// Nothing, but another thread asks for a drain.
+    Drain,
 }
 
 /// What polls will find, and how many there were: looks, which do not wait, and waits.
@@ -114,6 +116,7 @@ impl Driver for Planned {
         match found {
             Found::Preempted => thread::sleep(AWAY),
             Found::Mail => self.mail(),
+            Found::Drain => self.handle.get().expect("it is set first").drain(Drain::default()),
             _ => {}
         }
         sink.polled();
@@ -124,7 +127,7 @@ impl Driver for Planned {
                 sink.complete(Completion::Received { id, data: &mut [0] });
             }
             Found::LateMail => self.mail(),
-            Found::Nothing | Found::Preempted | Found::Mail => {}
+            Found::Nothing | Found::Preempted | Found::Mail | Found::Drain => {}
         }
         Ok(())
     }
@@ -138,7 +141,10 @@ impl Driver for Planned {
     }
 }
 
-struct Quiet;
+/// Counts its timers.
+struct Quiet {
+    timers: u32,
+}
 
 impl Handler for Quiet {
     type State = ();
@@ -149,6 +155,10 @@ impl Handler for Quiet {
     }
 
     fn message(&mut self, _: &mut Conn<'_>, (): &mut (), _: Message<'_>) {}
+
+    fn timer(&mut self, _: &mut Scope<'_>, _: u64) {
+        self.timers += 1;
+    }
 }
 
 /// A worker that spins, and what its polls find.
@@ -165,7 +175,7 @@ impl Bench {
         let driver = Planned { plan: Rc::clone(&plan), handle: Rc::default() };
         let (mut seeds, handle) = group(&[driver.waker()], config());
         let _ = driver.handle.set(handle.clone());
-        let mut worker = seeds.pop().expect("one waker gives one worker").start(driver, Quiet);
+        let mut worker = seeds.pop().expect("one waker gives one worker").start(driver, Quiet { timers: 0 });
         worker.set_spin(spin);
         Bench { worker, handle, plan }
     }
@@ -231,6 +241,18 @@ fn a_wait_that_is_to_be_shorter_is_not_prolonged() {
     assert_eq!(bench.turn_of(Some(Duration::ZERO), &[Bytes], Nothing), (1, 0));
     assert_eq!(bench.turn_of(Some(FOR_EVER / 2), &[], Bytes), (0, 1));
     assert_eq!(bench.turn_of(Some(FOR_EVER), &[Nothing, Bytes], Nothing), (2, 0));
+}
+
+#[test]
+fn what_is_due_ends_a_spin() {
+    let mut bench = Bench::new(FOR_EVER);
+    bench.turn(&[], Bytes);
+    bench.worker.with(|_, scope| _ = scope.set_timer(Duration::from_millis(1), 0));
+    let (_, waits) = bench.turn(&[], Nothing);
+    assert_eq!((bench.worker.with(|handler, _| handler.timers), waits), (1, 0));
+    bench.turn(&[], Bytes);
+    assert_eq!(bench.turn(&[Nothing, Found::Drain], Nothing), (3, 0), "it looks once more, as it does not wait");
+    assert!(bench.worker.is_drained());
 }
 
 /// Each turn has work, but none comes within the spin.
