@@ -156,6 +156,10 @@ def interval(values):
     return medians[50], medians[1949]
 
 
+def ratio(mine, its):
+    return mine / its if its else float("nan")
+
+
 def median(values):
     return statistics.median(values)
 

@@ -18,8 +18,8 @@ import os
 import sys
 import time
 
-from common import (CLIENT_CORE, PEERS, WINGBEAT, Load, Server, interval, load, median, milliseconds, spread, table,
-                    warn_if_busy)
+from common import (CLIENT_CORE, PEERS, WINGBEAT, Load, Server, interval, load, median, milliseconds, ratio, spread,
+                    table, warn_if_busy)
 
 CONNECTIONS = 100
 SUBSCRIBERS = 10_000
@@ -97,7 +97,7 @@ def compare(title, kept):
     base = next(iter(kept.values()))
     rows = []
     for name, runs in kept.items():
-        ratios = [[mine[key] / its[key] for mine, its in zip(runs, base)] for key in ("p50", "p99")]
+        ratios = [[ratio(mine[key], its[key]) for mine, its in zip(runs, base)] for key in ("p50", "p99")]
         cells = [spread(values) if runs is not base else "1" for values in ratios]
         rows.append([name, column(runs, "rate"), column(runs, "p50", 1), cells[0], column(runs, "p99"), cells[1],
                      column(runs, "p99_9"), column(runs, "cpu_us", 1), column(runs, "share", 2)])

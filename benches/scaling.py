@@ -22,8 +22,8 @@ import shutil
 import sys
 import tempfile
 
-from common import (CLIENT_CORE, SERVER_CORE, WINGBEAT, Server, cpu_s, load, median, milliseconds, spread, table,
-                    thread_named, warn_if_busy)
+from common import (CLIENT_CORE, SERVER_CORE, WINGBEAT, Server, cpu_s, load, median, milliseconds, ratio, spread,
+                    table, thread_named, warn_if_busy)
 
 CONNECTIONS = 100
 RATE = 40_000
@@ -67,7 +67,7 @@ def show_workers(title, runs):
     base, rows = next(iter(runs.values())), []
     for name, reports in runs.items():
         def ratios(key):
-            values = [mine[key] / its[key] for mine, its in zip(reports, base)]
+            values = [ratio(mine[key], its[key]) for mine, its in zip(reports, base)]
             return "1" if reports is base else spread(values)
         rows.append([
             name, "%.0f" % median([report["messages_per_s"] for report in reports]), ratios("messages_per_s"),
