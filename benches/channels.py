@@ -13,15 +13,11 @@ Build first:  cargo build --release --features cli  &&  (cd benches/peers && car
 import argparse
 import json
 import os
-import random
 import statistics
-import subprocess
-import sys
-import tempfile
 
-HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-WINGBEAT = os.path.join(HOME, "target/release/wingbeat")
-RAW = os.path.join(HOME, "benches/peers/target/release/raw-epoll")
+from common import PEERS, WINGBEAT, Server, interval, load
+
+RAW = os.path.join(PEERS, "raw-epoll")
 ECHO_US = 3.9  # what the raw echo costs on the machine for which the goals were set
 
 # Name: goal in us, arguments of `load channels`.
@@ -35,32 +31,15 @@ CASES = {
 }
 
 
-def cost(server, load):
+def cost(server, arguments):
     """Server CPU per message in us, and the whole report."""
-    process = subprocess.Popen(["taskset", "-c", "0", *server], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        address = process.stdout.readline().split()[-1]
-        with tempfile.NamedTemporaryFile(suffix=".json") as out:
-            command = ["taskset", "-c", "1", WINGBEAT, "load", *[part.format(address=address) for part in load]]
-            command += ["-t", "1", "--warmup", "500ms", "--server-pid", str(process.pid), "--json", out.name]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            report = json.load(open(out.name))
-    finally:
-        process.kill()
-        process.wait()
-    if report["errors"] or report.get("lost_messages"):
-        sys.exit("the run had errors: %s, lost %s" % (report["errors"], report.get("lost_messages")))
+    with Server(server) as running:
+        report = load([*arguments, "--warmup", "500ms"], running, spins=False)
     return report["server_cpu_us_per_message"], report
 
 
-def interval(values):
-    draw = random.Random(1)
-    medians = sorted(statistics.median(draw.choices(values, k=len(values))) for _ in range(2000))
-    return medians[50], medians[1949]
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=11)
     parser.add_argument("--seconds", default="1")
     parser.add_argument("--only", default=",".join(CASES))
@@ -73,11 +52,11 @@ def main():
     kept = {}
     print("%-18s %8s %18s %6s %9s %9s  %s" % ("case", "us", "95 %", "goal", "raw us", "p50 us", "share"))
     for name in arguments.only.split(","):
-        goal, load = CASES[name]
+        goal, traffic = CASES[name]
         runs = []
         for _ in range(arguments.pairs):
-            echo, _ = cost(raw, ["echo", "ws://{address}/", "-c", "100", "--payload", "20", *duration])
-            mine, report = cost(ours, ["channels", "ws://{address}/socket", *load, *duration])
+            echo, _ = cost(raw, ["echo", "ws://{0}/", "-c", "100", "--payload", "20", *duration])
+            mine, report = cost(ours, ["channels", "ws://{0}/socket", *traffic, *duration])
             runs.append((mine / echo * ECHO_US, echo, report["latency_us"]["p50"], report["server_cpu_share"]))
         scaled = [run[0] for run in runs]
         low, high = interval(scaled)

@@ -163,7 +163,8 @@ pub struct Config {
     /// What a slow consumer meets.
     pub slow_consumer: SlowConsumer,
     /// How long a worker looks for work before it blocks, after a turn that had some. Costs CPU, saves the wake-up
-    /// (35 us and more). Applied only while there are more CPUs than workers. Default 50 us; zero: off.
+    /// (35 us and more). Applied only where there are more CPUs than workers as the server starts; done more rarely where
+    /// it does not pay, or others want the CPU. Default 50 us; zero: off.
     pub spin: Duration,
     /// Kernel queue of connections not yet accepted. Default 4,096.
     pub backlog: u32,

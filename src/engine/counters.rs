@@ -77,6 +77,8 @@ counters! {
     mail,
     /// Mail that this worker's lane refused because it was full or the worker gone; publications of others included.
     mail_refused,
+    /// Times that a sender of mail found this worker asleep and woke it: a system call each.
+    woken,
     /// Connections dropped because the frames of the worker reached their limit.
     evicted,
     /// Turns of the loop.

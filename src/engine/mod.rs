@@ -41,6 +41,7 @@ mod profile;
 mod random;
 mod request;
 mod session;
+mod spin;
 mod table;
 mod target;
 #[doc(hidden)]

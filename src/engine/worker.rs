@@ -15,10 +15,13 @@ use super::lane::{LaneConfig, Receiver, lane};
 use super::mail::{Exchange, Handle, Mail, Port, Ports};
 use super::random::Random;
 use super::session::{Clock, Engine};
+use super::spin::Spin;
 use super::table::{JOIN_BYTES, Table};
 use super::timer::Wheel;
 use crate::buffer::Paged;
-use crate::driver::{Address, ConnectOptions, Driver, Epoll, ListenOptions, ListenerId, SocketId, Wake};
+use crate::driver::{
+    Address, Completion, CompletionSink, ConnectOptions, Driver, Epoll, ListenOptions, ListenerId, SocketId, Wake,
+};
 use crate::pubsub::{self, Topics};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -131,7 +134,7 @@ impl<M: Send + 'static> WorkerSeed<M> {
             drain,
             handle,
             listeners: Vec::new(),
-            spin: Duration::ZERO,
+            spin: Spin::default(),
             worked: false,
             receives: 0,
         }
@@ -167,7 +170,7 @@ pub struct Worker<H: Handler, D: Driver = Epoll> {
     drain: Arc<OnceLock<Drain>>,
     handle: Handle<H::Mail>,
     listeners: Vec<ListenerId>,
-    spin: Duration,
+    spin: Spin,
     worked: bool,
     /// Receives up to the turn before.
     receives: u64,
@@ -265,7 +268,7 @@ impl<H: Handler, D: Driver> Worker<H, D> {
     /// One turn that waits for something to do, `timeout` at most. Reads the system's clock.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.engine.clock = Clock::System;
-        if !self.spin()? {
+        if !self.spin(timeout)? {
             let timeout = match (timeout, self.longest_sleep(Instant::now())) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
@@ -284,9 +287,12 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         Ok(())
     }
 
-    /// Looks for work for this long before a turn blocks, if the turn before had some.
+    /// Looks for work for this long before a turn blocks, if the turn before had some; zero, the default, never.
+    ///
+    /// It takes a CPU that nobody else wants. Where looking does not pay, or another thread takes the CPU meanwhile, it
+    /// is done more rarely by itself, after every 64th such turn at least.
     pub fn set_spin(&mut self, spin: Duration) {
-        self.spin = spin;
+        self.spin = Spin::new(spin);
     }
 
     fn is_told_to_drain(&self) -> bool {
@@ -299,26 +305,43 @@ impl<H: Handler, D: Driver> Worker<H, D> {
     }
 
     /// Waking a halted core costs more than looking again a few times. True if there is something to do.
-    fn spin(&mut self) -> io::Result<bool> {
+    fn spin(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         // A drain may end without a completion: it is not looked for here.
-        if self.spin.is_zero() || !self.worked || self.has_work() || self.engine.drain.is_some() {
+        if !self.worked || self.has_work() || self.engine.drain.is_some() {
             return Ok(false);
         }
-        let (before, end) = (self.engine.completions, Instant::now() + self.spin);
-        while Instant::now() < end {
+        let fits = |time: &Duration| timeout.is_none_or(|timeout| *time <= timeout);
+        let Some(time) = self.spin.begin().filter(fits) else { return Ok(false) };
+        let (completions, receives, start) = (self.engine.completions, self.engine.receives, Instant::now());
+        let due = self.engine.next_due(start).unwrap_or(Duration::MAX);
+        loop {
             self.driver.poll(Some(Duration::ZERO), &mut self.engine)?;
-            if self.engine.completions != before || !self.lane.is_empty() {
+            // As of the end of the look: what the callbacks took is not the spin's.
+            let took = self.engine.core.table.now.saturating_duration_since(start);
+            let has_mail = !self.lane.is_empty();
+            if self.engine.receives != receives || has_mail {
+                self.spin.hit(took);
+            }
+            if self.engine.completions != completions || has_mail {
                 return Ok(true);
+            }
+            if took >= time {
+                self.spin.miss(took);
+                return Ok(false);
+            }
+            if took >= due || self.is_told_to_drain() {
+                return Ok(false);
             }
             std::hint::spin_loop();
         }
-        Ok(false)
     }
 
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let before = self.engine.completions;
-        let polled = self.driver.poll(timeout, &mut self.engine);
-        self.lane.awake();
+        let polled = self.driver.poll(timeout, &mut Awakened { engine: &mut self.engine, lane: &mut self.lane });
+        if polled.is_err() {
+            self.lane.awake(); // nothing was polled
+        }
         self.worked = self.engine.completions != before || !self.lane.is_empty();
         polled
     }
@@ -443,10 +466,30 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         let core = &mut self.engine.core;
         let counters = &mut core.table.counters;
         counters.turns += 1;
+        counters.woken = self.lane.woken();
         counters.open = u64::from(core.table.open);
         counters.frames_live = u64::from(core.table.slab.live());
         counters.frame_bytes = core.table.slab.live_bytes() as u64;
         counters.topics = core.topics.len() as u64;
         self.engine.board.publish(counters, self.driver.counters());
+    }
+}
+
+/// The engine, and the lane, whose senders learn that the worker is up before the first callback runs: a wake while the
+/// callbacks of a long poll run would be a system call for nothing.
+struct Awakened<'a, H: Handler> {
+    engine: &'a mut Engine<H>,
+    lane: &'a mut Receiver<Mail<H::Mail>>,
+}
+
+impl<H: Handler> CompletionSink for Awakened<'_, H> {
+    fn polled(&mut self) {
+        self.lane.awake();
+        self.engine.polled();
+    }
+
+    #[inline]
+    fn complete(&mut self, completion: Completion<'_>) {
+        self.engine.complete(completion);
     }
 }

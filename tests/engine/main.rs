@@ -14,5 +14,6 @@ mod listeners;
 mod opening;
 mod outgoing;
 mod profiles;
+mod spinning;
 mod topics;
 mod workers;

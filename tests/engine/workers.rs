@@ -49,6 +49,32 @@ fn publications_cross_workers_in_the_publishers_order() {
     }
 }
 
+/// A wake is a system call, and costs most where a CPU was asleep.
+#[test]
+fn a_batch_of_publications_wakes_a_sleeping_worker_once_and_an_awake_one_never() {
+    let (mut world, mut raws, workers) = two(config());
+    let publisher = workers.iter().position(|&worker| worker == 0).unwrap();
+    let listener = workers.iter().position(|&worker| worker == 1).unwrap();
+    raws[listener].read();
+    let (woken, mut came) = (world.counters().woken, 0);
+    for (batch, sleeps) in [(16, true), (1, true), (16, false), (1, false), (16, true)] {
+        let before = world.counters().woken;
+        let now = world.net.now();
+        if sleeps {
+            assert_ne!(world.workers[1].next_timeout(now), Some(Duration::ZERO), "it has nothing to do");
+        }
+        raws[publisher].text(&(0..batch).map(|i| format!("tell t {i}")).collect::<Vec<_>>().join(";"));
+        world.workers[0].turn(now).unwrap();
+        assert_eq!(world.record.borrow().last_published.unwrap().workers, 1);
+        world.workers[1].turn(now).unwrap();
+        assert_eq!(world.counters().woken - before, u64::from(sleeps), "for a batch of {batch}");
+        world.settle();
+        came += batch;
+    }
+    assert_eq!(raws[listener].read().texts().len(), came);
+    assert_eq!(world.counters().woken - woken, 3);
+}
+
 #[test]
 fn a_worker_whose_lane_is_full_is_reported() {
     let mut config = config();
