@@ -79,19 +79,28 @@ pub struct ConnectOptions {
 #[derive(Clone, Copy, Debug)]
 pub struct DriverConfig {
     /// Bytes of the receive buffer that all sockets of the worker share. On io_uring there are as many such buffers as
-    /// fit into the budget, and one at least.
+    /// fit into the pool, and one at least.
     pub receive_buffer: usize,
+    /// Bytes of all receive buffers together on io_uring, where the kernel fills them ahead of the worker: about 20
+    /// sockets per system call. When it finds none left, it stops receiving and has to be asked again, socket by socket.
+    pub receive_pool: usize,
     /// Kernel events taken at once; on io_uring a quarter of the completions that the kernel has room for.
     pub events: usize,
     /// Connections accepted per poll and listener at most, so that a herd does not starve those that are connected.
     pub accepts_per_poll: usize,
-    /// Bytes received from one socket per poll at most.
+    /// Bytes received from one socket per poll at most; on io_uring that is the pool, unless the socket rests.
     pub receive_budget: usize,
 }
 
 impl Default for DriverConfig {
     fn default() -> Self {
-        DriverConfig { receive_buffer: 256 << 10, events: 1024, accepts_per_poll: 256, receive_budget: 512 << 10 }
+        DriverConfig {
+            receive_buffer: 256 << 10,
+            receive_pool: 2 << 20,
+            events: 1024,
+            accepts_per_poll: 256,
+            receive_budget: 512 << 10,
+        }
     }
 }
 
@@ -100,6 +109,7 @@ impl DriverConfig {
     pub(crate) fn normalized(self) -> Self {
         DriverConfig {
             receive_buffer: self.receive_buffer.max(1),
+            receive_pool: self.receive_pool.max(1),
             events: self.events.max(1),
             accepts_per_poll: self.accepts_per_poll.max(1),
             receive_budget: self.receive_budget.max(1),

@@ -188,6 +188,9 @@ impl<D: RealDriver> Backend for Real<D> {
             config.receive_budget = config.receive_budget.min(400);
             config.events = 2;
         }
+        if config.receive_budget < DriverConfig::default().receive_budget {
+            config.receive_pool = config.receive_budget; // what io_uring brings of one socket is bounded by it
+        }
         D::make(config)
     }
 

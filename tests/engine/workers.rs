@@ -252,7 +252,8 @@ fn one_connection_may_act_for_another() {
 fn zeros_in_the_configuration_do_not_stop_a_worker() {
     let mut config = config();
     config.budgets = Budgets { mail: 0, deliveries: 0, timers: 0, sends: 0 };
-    config.driver = DriverConfig { receive_buffer: 0, events: 0, accepts_per_poll: 0, receive_budget: 0 };
+    config.driver =
+        DriverConfig { receive_buffer: 0, receive_pool: 0, events: 0, accepts_per_poll: 0, receive_budget: 0 };
     config.frames = FrameSlabConfig { small_frames: 0, medium_frames: 0, keep_large_bytes: 0 };
     config.limits.mail_messages = 0;
     for (low, high) in [(0, 0), (0, 1000), (1000, 10)] {

@@ -516,7 +516,12 @@ mod tests {
         let duplicate = driver.sockets.slots[near.slot].fd.as_ref().unwrap().try_clone().unwrap();
         driver.close(near);
         driver.poll(Some(Duration::ZERO), &mut Count::default()).unwrap();
-        rustix::net::send(driver.sockets.slots[far.slot].fd.as_ref().unwrap(), b"late", SendFlags::NOSIGNAL).unwrap();
+        rustix::net::send(
+            driver.sockets.slots[far.slot].fd.as_ref().unwrap(),
+            b"late",
+            rustix::net::SendFlags::NOSIGNAL,
+        )
+        .unwrap();
         struct Nothing;
         impl CompletionSink for Nothing {
             fn complete(&mut self, completion: Completion<'_>) {

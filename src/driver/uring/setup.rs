@@ -12,7 +12,7 @@ const ENTRIES_MAX: usize = 256;
 /// Completions that fit in the kernel's queue, per event of [`DriverConfig::events`]: beyond, multishots end.
 const COMPLETIONS_PER_EVENT: usize = 4;
 const COMPLETIONS_MAX: usize = 32 << 10;
-/// How often everything is halved before giving up: down to 4 operations and 8 KiB of buffers from the defaults.
+/// How often everything is halved before giving up: down to 4 operations and 32 KiB of buffers from the defaults.
 const HALVINGS: u32 = 6;
 
 /// What is asked of the kernel.
@@ -31,7 +31,7 @@ impl Sizes {
     pub(super) fn of(config: &DriverConfig) -> Self {
         let entries = config.events.min(ENTRIES_MAX);
         let completions = config.events.saturating_mul(COMPLETIONS_PER_EVENT).clamp(entries * 2, COMPLETIONS_MAX);
-        Sizes { entries, completions, buffer: config.receive_buffer, buffers: config.receive_budget }
+        Sizes { entries, completions, buffer: config.receive_buffer, buffers: config.receive_pool }
     }
 
     /// Makes a ring with buffers of these sizes, or of smaller ones if memory is what is missing. `incremental`: with
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use rustix::io::Errno;
 
-    const WANTED: Sizes = Sizes { entries: 256, completions: 4096, buffer: 256 << 10, buffers: 512 << 10 };
+    const WANTED: Sizes = Sizes { entries: 256, completions: 4096, buffer: 256 << 10, buffers: 2 << 20 };
 
     #[test]
     fn the_defaults_are_what_is_asked_for_first() {
@@ -97,7 +97,7 @@ mod tests {
             asked.push(sizes);
             if sizes.completions > 1000 { Err(Errno::NOMEM.into()) } else { Ok(sizes) }
         });
-        assert_eq!(made.map(|sizes| (sizes.entries, sizes.completions, sizes.buffers)), Ok((32, 512, 64 << 10)));
+        assert_eq!(made.map(|sizes| (sizes.entries, sizes.completions, sizes.buffers)), Ok((32, 512, 256 << 10)));
         assert_eq!(asked.iter().map(|sizes| sizes.entries).collect::<Vec<_>>(), [256, 128, 64, 32]);
 
         let mut tries = 0;

@@ -62,7 +62,7 @@ fn batch(slab: &mut FrameSlab, bytes: &[u8]) -> SendBatch {
 /// Before each poll the kernel is made to end everything: accepts, receives, sends, polls, the waker's read. Nothing is
 /// lost, doubled or left.
 fn everything_ends_all_the_time(incremental: bool) {
-    let config = DriverConfig { receive_buffer: 3000, receive_budget: 6000, ..DriverConfig::default() };
+    let config = DriverConfig { receive_buffer: 3000, receive_pool: 6000, ..DriverConfig::default() };
     let driver = UringSeed::new(config).unwrap().start_with(incremental);
     let (mut driver, mut log) = (driver.unwrap(), Log::default());
     let mut slab = FrameSlab::new(FrameSlabConfig::default());
@@ -135,7 +135,7 @@ fn what_the_kernel_ends_is_asked_for_again_with_whole_buffers() {
 
 /// Far more sockets have bytes than there are buffers: most receives end for want of one.
 fn everybody_waits_for_buffers(incremental: bool) {
-    let config = DriverConfig { receive_buffer: 10, receive_budget: 40, events: 4, ..DriverConfig::default() };
+    let config = DriverConfig { receive_buffer: 10, receive_pool: 40, events: 4, ..DriverConfig::default() };
     let driver = UringSeed::new(config).unwrap().start_with(incremental);
     let (mut driver, mut log) = (driver.unwrap(), Log::default());
     let mut slab = FrameSlab::new(FrameSlabConfig::default());
