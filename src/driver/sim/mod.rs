@@ -38,6 +38,8 @@ mod net;
 mod socket;
 
 pub use faults::Faults;
+#[cfg(test)]
+pub(in crate::driver) use faults::Random;
 pub use net::{Net, Peer, PeerListener};
 
 use super::{

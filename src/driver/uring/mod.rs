@@ -18,6 +18,7 @@
 
 mod accept;
 mod buf_ring;
+mod faults;
 mod probe;
 mod queue;
 mod slots;
