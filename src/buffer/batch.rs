@@ -63,7 +63,7 @@ impl SendBatch {
     }
 
     /// The first bytes that are left, as far as they lie in one piece.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "uring", target_os = "linux"))]
     pub(crate) fn first(&self) -> &[u8] {
         let skips = std::iter::once(self.0.offset).chain(std::iter::repeat(0));
         let mut pieces = self.0.parts[self.0.at..].iter().zip(skips).map(|((_, body), skip)| &body.bytes()[skip..]);

@@ -38,7 +38,7 @@ mod net;
 mod socket;
 
 pub use faults::Faults;
-#[cfg(test)]
+#[cfg(all(test, feature = "uring", target_os = "linux"))]
 pub(in crate::driver) use faults::Random;
 pub use net::{Net, Peer, PeerListener};
 

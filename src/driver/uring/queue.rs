@@ -155,6 +155,9 @@ impl Queue {
     /// Until the last completion of this operation was taken, `batch` is neither dropped nor changed nor leaves this
     /// thread. It may move: the bytes are in frames, which the parts of the batch keep alive and unchanged.
     pub(super) unsafe fn send(&mut self, id: SocketId, fd: RawFd, batch: &SendBatch) {
+        if self.ring.submission().is_full() && self.pending.is_empty() {
+            self.hand_over(); // so that message headers can be used again
+        }
         let entry = match self.faults.shorten(batch).or(batch.contiguous()) {
             Some(bytes) => {
                 let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -215,18 +218,17 @@ impl Queue {
     /// The memory that the entry names is valid until the last completion of its operation was taken.
     unsafe fn push(&mut self, entry: squeue::Entry) {
         self.unsubmitted += 1;
-        if self.pending.is_empty() {
-            // SAFETY: as the caller promises.
-            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
-                return;
-            }
-            self.hand_over();
-            // SAFETY: as above.
-            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
-                return;
-            }
+        let behind_others = !self.pending.is_empty();
+        // SAFETY: as the caller promises.
+        if !behind_others && unsafe { self.ring.submission().push(&entry) }.is_ok() {
+            return;
         }
+        // In the list before the others are handed over: its message header is still in use.
         self.pending.push_back(entry);
+        if !behind_others {
+            self.hand_over();
+            self.refill();
+        }
     }
 
     /// Hands over what is asked, without waiting for anything.

@@ -18,7 +18,7 @@ use std::time::Duration;
 const RATES: Rates = Rates { answered: 200, ended: 150, cut: 300, refused: 30 };
 
 fn with_faults(seed: u64, rates: Rates, incremental: bool) -> Real<Uring> {
-    Real::with(8 << 20, move |config| {
+    Real::with(16 << 20, move |config| {
         let mut driver = UringSeed::new(config).unwrap().start_with(incremental).unwrap();
         driver.queue.faults = Faults::seeded(seed, rates);
         driver
@@ -113,12 +113,44 @@ fn no_descriptor_for_one_that_waits_refuses_it_and_rests() {
 fn no_descriptor_while_nobody_waits_refuses_nobody() {
     for error in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
         let mut world = World::new(with_faults(0, Rates::default(), true));
-        (0..3).for_each(|_| world.driver.queue.faults.script(Op::Accept, error));
         let (address, _) = world.listen();
-        world.settle();
-        let pairs: Vec<_> = (0..3).map(|_| world.pair(&address)).collect();
+        let pairs: Vec<_> = (0..3)
+            .map(|_| {
+                world.driver.queue.faults.script(Op::Accept, error);
+                world.driver.queue.sabotage(); // so that it is asked for again
+                world.settle();
+                world.pair(&address)
+            })
+            .collect();
+        let tally = &world.driver.queue.faults.tally;
+        assert_eq!(tally.answered[&(name(Op::Accept), error.raw_os_error())], 3);
         assert_eq!(world.driver.counters(), DriverCounters::default(), "{error}");
         world.finish(&pairs.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    }
+}
+
+/// Far more sends in one turn than the submission queue holds, each of many parts: each socket gets its own.
+#[test]
+fn sends_beyond_the_queue_do_not_mix() {
+    for refused in [0, 300] {
+        let config = DriverConfig { events: 2, ..DriverConfig::default() };
+        let mut world = World::with(with_faults(1, Rates { refused, ..Rates::default() }, true), config);
+        let (address, _) = world.listen();
+        let mut peers: Vec<_> = (0..40).map(|_| world.net.try_connect(&address).unwrap()).collect();
+        world.until(|world| world.accepted().len() == 40);
+        let ids = world.accepted();
+        for (i, &id) in ids.iter().enumerate() {
+            let bytes = pattern(i * 1000, 100 + i);
+            let parts: Vec<_> = bytes.chunks(9).collect();
+            assert!(world.send(id, &parts));
+        }
+        world.until(|world| world.count(|seen| matches!(seen, Seen::Sent(_, Ok(())))) == 40);
+        let mut got: Vec<_> = peers.iter_mut().map(|peer| (peer.pump(), peer.take()).1).collect();
+        got.sort_by_key(Vec::len);
+        for (i, got) in got.iter().enumerate() {
+            assert_eq!(*got, pattern(i * 1000, 100 + i));
+        }
+        world.finish(&ids);
     }
 }
 
