@@ -130,11 +130,15 @@ pub(crate) fn a_short_send_that_moves_bytes_is_told(net: impl Backend) {
     let bytes = pattern(0, bulk);
     peer.stall(true);
     assert!(world.send(id, &[&bytes]));
-    world.settle();
     let told = |world: &World<_>| world.count(|seen| *seen == Seen::Progress(id));
+    // What the kernel itself takes is some, as long as it has room.
+    let quiet = (0..20).any(|_| {
+        let before = told(&world);
+        world.settle();
+        told(&world) == before
+    });
+    assert!(quiet, "a peer that takes nothing is no progress");
     let (before, mut back) = (told(&world), 0);
-    world.settle();
-    assert_eq!(told(&world), before, "a peer that takes nothing is no progress");
     peer.stall(false);
     world.until(|world| {
         peer.pump();

@@ -82,6 +82,8 @@ pub(crate) struct Client {
     pub(crate) slow: bool,
     /// It was slow once.
     pub(crate) was_slow: bool,
+    /// It has missed something, and has to be told so by a Close.
+    doomed: bool,
     /// Bytes of publications since it had everything.
     pub(crate) published_bytes: usize,
     pub(crate) end: End,
@@ -115,7 +117,7 @@ impl Client {
         socket.set_nonblocking(true).expect("it does not block");
         socket.set_tcp_nodelay(true).expect("no delay");
         let (due_bytes, written, published_bytes, received, deliveries) = Default::default();
-        let (shut, stalled, slow, was_slow, sent_close) = Default::default();
+        let (shut, stalled, slow, was_slow, sent_close, doomed) = Default::default();
         Client {
             key,
             id: None,
@@ -134,6 +136,7 @@ impl Client {
             stalled,
             slow,
             was_slow,
+            doomed,
             published_bytes,
             end: End::Open,
             sent_close,
@@ -307,12 +310,13 @@ impl Client {
         self.deliveries += 1;
         let head = &text[..text.len().min(60)];
         let (topic, publisher, number) = parse(text).unwrap_or_else(|| self.fail(head));
-        let gaps = rules.drops && self.was_slow;
         let outcome = match self.spans.get_mut(&topic) {
-            Some(span) => span.take(publisher, number, gaps, rules.publications),
+            Some(span) => span.take(publisher, number, rules.publications),
             None => Err("it has not subscribed".into()),
         };
-        outcome.unwrap_or_else(|error| self.fail(&format!("{head}: {error}")));
+        if outcome.unwrap_or_else(|error| self.fail(&format!("{head}: {error}"))) {
+            self.missed(&format!("those before {head}"), rules);
+        }
     }
 
     fn pushed(&mut self, text: &str) {
@@ -350,19 +354,15 @@ impl Client {
             }
             Due::Unsubscribed(topic, before) => {
                 let span = self.spans.remove(topic).expect("it had subscribed");
-                if !(rules.drops && self.was_slow)
-                    && let Some(missing) = span.missing(before, rules.publications)
-                {
-                    self.fail(&format!("{missing:?} of topic {topic} did not come before its end"));
+                if let Some(missing) = span.missing(before, rules.publications) {
+                    self.missed(&format!("{missing:?} of topic {topic}, before its end"), rules);
                 }
                 text() == format!("U{topic}")
             }
             &Due::Published(topic) => {
                 let refused = text().strip_prefix('P').and_then(|count| count.parse::<u32>().ok());
                 rules.publications.acknowledge(topic, self.key, refused.is_some_and(|count| count > 0));
-                if !(rules.drops && self.was_slow) {
-                    self.heard_itself(topic, rules);
-                }
+                self.heard_itself(topic, rules);
                 refused.is_some()
             }
         };
@@ -372,16 +372,28 @@ impl Client {
     }
 
     /// A subscriber gets its own publication before the answer to it.
-    fn heard_itself(&self, topic: Topic, rules: &Rules<'_>) {
+    fn heard_itself(&mut self, topic: Topic, rules: &Rules<'_>) {
         let Some(span) = self.spans.get(&topic) else { return };
         let acknowledged = rules.publications.0[&(topic, self.key)].acknowledged;
         if let Some(missing) = span.missing(&BTreeMap::from([(self.key, acknowledged)]), rules.publications) {
-            self.fail(&format!("its own {missing:?} did not come before the answer"));
+            self.missed(&format!("its own {missing:?}, before the answer"), rules);
         }
+    }
+
+    /// Publications did not come. A policy may have dropped them, or is about to close the connection, which leaves them
+    /// behind.
+    fn missed(&mut self, what: &str, rules: &Rules<'_>) {
+        if !self.slow && !(rules.drops && self.was_slow) {
+            self.fail(&format!("missed {what}"));
+        }
+        self.doomed |= !rules.drops;
     }
 
     fn closed(&mut self, code: u16, rules: &Rules<'_>) {
         self.code = Some(code);
+        if self.doomed && code != 1013 {
+            self.fail(&format!("publications were left behind, and the Close says {code}"));
+        }
         match self.end {
             End::Whole(expected) if code == expected && self.due.is_empty() => {}
             End::Cut(expected) if code == expected => {}
@@ -418,6 +430,9 @@ impl Client {
         }
         if !self.pings.is_empty() || self.pushes.0 != self.pushes.1 {
             return Some(format!("pongs {:?}, pushes {:?}", self.pings, self.pushes));
+        }
+        if self.doomed {
+            return Some("the Close with 1013".into());
         }
         if rules.drops && self.was_slow {
             return None;

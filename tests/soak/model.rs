@@ -71,32 +71,24 @@ impl Span {
         Span { topic, begin: begin.collect(), next: BTreeMap::new() }
     }
 
-    /// A publication came. `gaps`: a policy may have dropped some before it.
+    /// A publication came. True if some that had to come before it have not.
     ///
     /// # Errors
-    /// What is wrong with that.
-    pub(crate) fn take(&mut self, from: Publisher, number: u64, gaps: bool, all: &Publications) -> Result<(), String> {
+    /// What is wrong with it.
+    pub(crate) fn take(&mut self, from: Publisher, number: u64, all: &Publications) -> Result<bool, String> {
         let source = all.0.get(&(self.topic, from)).ok_or("nobody published it")?;
         if number >= source.issued {
             return Err("it was not published yet".into());
         }
         let (lowest, due) = self.begin.get(&from).copied().unwrap_or_default();
-        match self.next.get(&from) {
+        let before = match self.next.get(&from) {
             Some(&next) if number < next => return Err(format!("{next} is next, so it is doubled or out of order")),
-            Some(&next) => self.complete(source, next..number, gaps)?,
+            Some(&next) => next..number,
             None if number < lowest => return Err(format!("{lowest} was published before it subscribed")),
-            None => self.complete(source, due..number, gaps)?,
-        }
+            None => due..number,
+        };
         self.next.insert(from, number + 1);
-        Ok(())
-    }
-
-    fn complete(&self, source: &Source, missing: std::ops::Range<u64>, gaps: bool) -> Result<(), String> {
-        let lost = missing.clone().find(|number| !source.refused.contains(number));
-        match lost {
-            Some(lost) if !gaps => Err(format!("number {lost} is missing, {missing:?}")),
-            _ => Ok(()),
-        }
+        Ok(before.into_iter().any(|number| !source.refused.contains(&number)))
     }
 
     /// The first publication that has to come and has not: of all publishers, or those of one worker.

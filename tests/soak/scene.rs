@@ -135,9 +135,9 @@ impl Scene {
         }
         let at = self.dice.below(self.clients.len());
         match self.dice.below(100) {
-            0..35 => self.echoes(at),
-            35..37 => self.talk(at, Client::ping),
-            37..49 => self.subscribe(at),
+            0..33 => self.echoes(at),
+            33..35 => self.talk(at, Client::ping),
+            35..49 => self.subscribe(at),
             49..54 => self.unsubscribe(at),
             54..72 => self.publish(at),
             72..78 => self.publish_outside(),
@@ -145,6 +145,7 @@ impl Scene {
             82..85 => self.stall(at),
             85..87 => self.talk(at, |client| client.command("z3")),
             87 => self.abandon(),
+            88..91 => self.flood(),
             _ => self.end_one(at),
         }
     }
@@ -239,12 +240,8 @@ impl Scene {
 
     fn publish_outside(&mut self) {
         let (topic, length) = (self.dice.below(TOPICS), self.dice.below(2000));
-        for _ in 0..self.dice.pick(&[1, 1, 30]) {
-            let text = self.publications.issue(topic, HANDLE, None, length);
-            self.weigh(topic, text.len() + 4);
-            let published = self.handle().publish(&topic.to_string(), Message::text(&text));
-            self.publications.acknowledge(topic, HANDLE, published.refused > 0);
-        }
+        let count = self.dice.pick(&[1, 1, 30]);
+        self.publish_as_handle(topic, count, length);
     }
 
     /// The handle sends to one, by message or by mail, and to one that is gone.
@@ -263,15 +260,25 @@ impl Scene {
 
     /// Reads no more for a while, and much comes.
     fn stall(&mut self, at: usize) {
-        let (count, length) = self.dice.pick(&[(100, 20_000), (300, 1000), (20, 125)]);
+        let (count, length) = self.dice.pick(&[(400, 20_000), (300, 1000), (20, 125)]);
         self.talk(at, |client| {
             client.stalled = true;
             client.command(&format!("b{count} {length}"));
             client.expect(Due::Burst(0, count, length));
         });
-        let Some(topic) = self.clients[at].wants.last().copied() else { return };
-        for _ in 0..30 {
-            let text = self.publications.issue(topic, HANDLE, None, 3000);
+    }
+
+    /// Much is published to one that does not read.
+    fn flood(&mut self) {
+        let stalled = self.clients.iter().find(|client| client.stalled && !client.wants.is_empty());
+        if let Some(topic) = stalled.map(|client| client.wants[0]) {
+            self.publish_as_handle(topic, 100, 4000);
+        }
+    }
+
+    fn publish_as_handle(&mut self, topic: Topic, count: usize, length: usize) {
+        for _ in 0..count {
+            let text = self.publications.issue(topic, HANDLE, None, length);
             self.weigh(topic, text.len() + 4);
             let published = self.handle().publish(&topic.to_string(), Message::text(&text));
             self.publications.acknowledge(topic, HANDLE, published.refused > 0);
