@@ -445,8 +445,9 @@ impl Client {
     }
 
     /// It has everything.
-    pub(crate) fn caught_up(&mut self) {
-        (self.slow, self.published_bytes) = (false, 0);
+    pub(crate) fn caught_up(&mut self, drops: bool) {
+        // What was dropped cannot be told from what still waits.
+        (self.slow, self.published_bytes) = (drops && self.was_slow, 0);
     }
 
     fn fail(&self, what: &str) -> ! {

@@ -378,7 +378,8 @@ impl Scene {
     fn settle(&mut self) {
         self.clients.iter_mut().for_each(|client| client.stalled = false);
         self.until(Scene::lacking);
-        self.clients.iter_mut().for_each(Client::caught_up);
+        let drops = self.config.slow_consumer != SlowConsumer::Disconnect;
+        self.clients.iter_mut().for_each(|client| client.caught_up(drops));
         self.until(|scene| {
             let (open, there) = (scene.handle().metrics().counters.open, scene.clients.len() as u64);
             (open != there).then(|| format!("{open} are open, {there} clients are there"))
