@@ -198,6 +198,12 @@ impl Client {
         self.frame(wire::CLOSE, true, &wire::close_payload(code, ""));
     }
 
+    /// Whether it has subscribed, as far as one can know.
+    pub(crate) fn may_hear(&self, topic: Topic) -> bool {
+        let asks = |due: &Due| matches!(due, Due::Subscribed(of, _) | Due::Unsubscribed(of, _) if *of == topic);
+        self.spans.contains_key(&topic) || self.due.iter().any(asks)
+    }
+
     /// Ends its side when everything is written.
     pub(crate) fn half_close(&mut self) {
         self.shut = true;

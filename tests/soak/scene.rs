@@ -52,6 +52,9 @@ pub(crate) struct Scene {
     clients: Vec<Client>,
     next_key: u32,
     publications: Publications,
+    /// Bytes of each topic before and since everything was last settled: they may still be in a worker's lane, and come to
+    /// those that subscribe now.
+    recent: [(usize, usize); TOPICS],
     /// Connections that are gone.
     former: Vec<ConnId>,
     /// Connections whose opening handshake never comes to its end.
@@ -98,6 +101,7 @@ impl Scene {
             clients: Vec::new(),
             next_key: HANDLE,
             publications: Publications::default(),
+            recent: [(0, 0); TOPICS],
             former: Vec::new(),
             abandoned: Vec::new(),
             draining: false,
@@ -135,17 +139,17 @@ impl Scene {
         }
         let at = self.dice.below(self.clients.len());
         match self.dice.below(100) {
-            0..33 => self.echoes(at),
-            33..35 => self.talk(at, Client::ping),
-            35..49 => self.subscribe(at),
-            49..54 => self.unsubscribe(at),
-            54..72 => self.publish(at),
-            72..78 => self.publish_outside(),
-            78..82 => self.push(at),
-            82..85 => self.stall(at),
-            85..87 => self.talk(at, |client| client.command("z3")),
-            87 => self.abandon(),
-            88..91 => self.flood(),
+            0..28 => self.echoes(at),
+            28..30 => self.talk(at, Client::ping),
+            30..44 => self.subscribe(at),
+            44..49 => self.unsubscribe(at),
+            49..65 => self.publish(at),
+            65..71 => self.publish_outside(),
+            71..75 => self.push(at),
+            75..79 => self.stall(at),
+            79..81 => self.talk(at, |client| client.command("z3")),
+            81 => self.abandon(),
+            82..88 => self.flood(),
             _ => self.end_one(at),
         }
     }
@@ -194,9 +198,10 @@ impl Scene {
 
     fn subscribe(&mut self, at: usize) {
         let topic = self.dice.below(TOPICS);
-        let before = self.before(at, topic);
+        let (before, recent) = (self.before(at, topic), self.recent[topic]);
         self.talk(at, |client| {
             if !client.wants.contains(&topic) {
+                client.published_bytes += recent.0 + recent.1;
                 client.wants.push(topic);
                 client.command(&format!("s{topic}"));
                 client.expect(Due::Subscribed(topic, before));
@@ -216,7 +221,8 @@ impl Scene {
 
     /// Notes that bytes are on their way to everybody who may have subscribed.
     fn weigh(&mut self, topic: Topic, bytes: usize) {
-        for client in self.clients.iter_mut().filter(|client| client.wants.contains(&topic)) {
+        self.recent[topic].1 += bytes;
+        for client in self.clients.iter_mut().filter(|client| client.may_hear(topic)) {
             client.published_bytes += bytes;
         }
     }
@@ -260,7 +266,8 @@ impl Scene {
 
     /// Reads no more for a while, and much comes.
     fn stall(&mut self, at: usize) {
-        let (count, length) = self.dice.pick(&[(400, 20_000), (300, 1000), (20, 125)]);
+        let (count, length) = self.dice.pick(&[(400, 20_000), (400, 20_000), (300, 1000)]);
+        self.subscribe(at);
         self.talk(at, |client| {
             client.stalled = true;
             client.command(&format!("b{count} {length}"));
@@ -380,6 +387,7 @@ impl Scene {
         self.until(Scene::lacking);
         let drops = self.config.slow_consumer != SlowConsumer::Disconnect;
         self.clients.iter_mut().for_each(|client| client.caught_up(drops));
+        self.recent.iter_mut().for_each(|recent| *recent = (recent.1, 0));
         self.until(|scene| {
             let (open, there) = (scene.handle().metrics().counters.open, scene.clients.len() as u64);
             (open != there).then(|| format!("{open} are open, {there} clients are there"))
