@@ -1,6 +1,7 @@
 //! The driver contract, each bullet of `wingbeat::driver` as a test, run on every backend: epoll and io_uring with real
 //! sockets, io_uring with queues and buffers so small that the kernel ends multishots and runs out of buffers all the
 //! time, the simulated kernel, and the simulated kernel with everything cut, late and in disorder (20 seeds each).
+//! The library's unit tests run it once more, on io_uring with a layer of faults.
 #![forbid(unsafe_code)]
 #![cfg(feature = "epoll")]
 
