@@ -348,9 +348,9 @@ impl Scene {
                 moved |= client.pump(rules);
             }
         }
-        let (gone, there) = std::mem::take(&mut self.clients).into_iter().partition(Client::is_gone);
+        let (gone, there): (Vec<_>, _) = std::mem::take(&mut self.clients).into_iter().partition(Client::is_gone);
         self.clients = there;
-        for client in Vec::from_iter::<Vec<Client>>(gone) {
+        for client in gone {
             self.former.extend(client.id);
             self.received += client.received;
             self.deliveries += client.deliveries;

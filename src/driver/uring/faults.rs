@@ -137,8 +137,7 @@ mod provoked {
 
         pub(in super::super) fn settle(&mut self, events: &mut Vec<Event>) {
             for event in events.iter().filter(|event| !event.more && !event.of_cancel) {
-                let SocketId { slot, generation } = SocketId { slot: event.slot, generation: event.generation };
-                let id = SocketId { slot, generation };
+                let id = SocketId { slot: event.slot, generation: event.generation };
                 let at = self.standing.iter().position(|standing| *standing == (event.op, id));
                 self.standing.swap_remove(at.expect("the kernel ends what it was given"));
             }

@@ -145,7 +145,8 @@ fn sends_beyond_the_queue_do_not_mix() {
             assert!(world.send(id, &parts));
         }
         world.until(|world| world.count(|seen| matches!(seen, Seen::Sent(_, Ok(())))) == 40);
-        let mut got: Vec<_> = peers.iter_mut().map(|peer| (peer.pump(), peer.take()).1).collect();
+        peers.iter_mut().for_each(Peer::pump);
+        let mut got: Vec<_> = peers.iter_mut().map(Peer::take).collect();
         got.sort_by_key(Vec::len);
         for (i, got) in got.iter().enumerate() {
             assert_eq!(*got, pattern(i * 1000, 100 + i));
