@@ -83,6 +83,9 @@
 //! A feature adds; none changes a default or weakens a limit.
 #![deny(unsafe_code)]
 
+#[cfg(test)]
+extern crate self as wingbeat; // for tests that are shared with those outside of the crate
+
 #[cfg(doc)]
 pub mod architecture;
 pub mod buffer;

@@ -62,6 +62,14 @@ impl SendBatch {
         }
     }
 
+    /// The first bytes that are left, as far as they lie in one piece.
+    #[cfg(all(test, feature = "uring", target_os = "linux"))]
+    pub(crate) fn first(&self) -> &[u8] {
+        let skips = std::iter::once(self.0.offset).chain(std::iter::repeat(0));
+        let mut pieces = self.0.parts[self.0.at..].iter().zip(skips).map(|((_, body), skip)| &body.bytes()[skip..]);
+        pieces.find(|piece| !piece.is_empty()).unwrap_or_default()
+    }
+
     /// The pieces that are left; returns how many of `out` were set (at most [`SendBatch::MAX_PARTS`]).
     pub fn slices<'b>(&'b self, out: &mut [IoSlice<'b>]) -> usize {
         let mut skip = self.0.offset;

@@ -159,6 +159,7 @@ impl Table {
         !(self.dirty.is_empty() && self.resumes.is_empty() && self.writable.is_empty() && self.doomed.is_empty())
             || !(self.closes.is_empty() && self.shutdowns.is_empty() && self.pauses.is_empty())
             || !self.deliveries.is_empty()
+            || self.can_unthrottle()
     }
 
     // ---- sending --------------------------------------------------------------------------------------------
@@ -380,9 +381,16 @@ impl Table {
         self.throttled.push(id);
     }
 
+    /// Whether so little is owed that publishers are read again. Not only walks bring that about: what is owed also ends
+    /// with its topic, and when a subscriber catches up.
+    fn can_unthrottle(&self) -> bool {
+        !self.throttled.is_empty() && self.owed_bytes <= self.config.limits.owed_bytes / 2
+    }
+
     /// Reads from them again once half of what was owed is handed out.
+    #[inline]
     pub(crate) fn unthrottle(&mut self) {
-        if self.owed_bytes > self.config.limits.owed_bytes / 2 {
+        if !self.can_unthrottle() {
             return;
         }
         while let Some(id) = self.throttled.pop() {

@@ -418,8 +418,8 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         let core = &mut self.engine.core;
         if !core.topics.is_idle() && *deliveries > 0 {
             core.topics.walk(deliveries, &mut core.table);
-            core.table.unthrottle();
         }
+        core.table.unthrottle();
         self.engine.after_callbacks();
     }
 

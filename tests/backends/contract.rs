@@ -1,12 +1,53 @@
 //! The contract, one test per promise.
 #![forbid(unsafe_code)]
 
-use crate::harness::{Backend, LISTEN, Peer, Seen, World, pattern};
+use super::harness::{Backend, LISTEN, Peer, Seen, World, pattern};
 use std::{io::ErrorKind, thread, time::Duration};
 use wingbeat::{
     buffer::SendBatch,
     driver::{Address, ConnectOptions, Driver, DriverConfig, ListenOptions, Submit},
 };
+
+/// Gives a macro the names of all of them.
+macro_rules! every_promise {
+    ($each:ident) => {
+        $each![
+            bytes_of_any_length_come_and_go,
+            a_batch_of_many_parts_arrives_in_order,
+            short_sends_continue_while_the_peer_reads_slowly,
+            a_short_send_that_moves_bytes_is_told,
+            a_paused_socket_delivers_nothing_until_it_is_resumed,
+            a_paused_socket_reports_a_fin_once_no_bytes_are_before_it,
+            a_paused_socket_reports_a_reset,
+            bytes_before_a_half_close_arrive_and_sending_still_works,
+            a_reset_is_reported_once_after_the_send_in_flight_came_back,
+            a_reset_after_the_end_is_reported,
+            close_gives_the_send_in_flight_back_then_closed,
+            what_is_asked_of_a_closed_id_is_ignored,
+            a_slot_is_used_again_only_after_closed_and_with_a_new_generation,
+            shutdown_waits_for_what_is_in_flight,
+            outgoing_connections_stand_or_fail,
+            one_driver_can_have_both_ends,
+            unlisten_accepts_what_waits_and_then_refuses,
+            port_zero_is_resolved_and_ports_collide,
+            a_waker_works_from_another_thread,
+            a_resting_socket_receives_and_sends_like_any_other,
+            a_resting_socket_that_is_flooded_does_not_starve_another,
+            resting_sockets_heed_a_sink_that_takes_no_more,
+            rest_and_rouse_in_quick_succession_lose_nothing,
+            a_resting_socket_is_paused_and_resumed_like_any_other,
+            a_resting_socket_reports_the_end_and_the_reset,
+            bytes_that_came_before_the_rest_come_first,
+            a_resting_socket_closes_and_shuts_down_like_any_other,
+            a_socket_may_rest_before_it_is_connected,
+            a_flooding_socket_does_not_starve_another,
+            a_sink_that_takes_no_more_gets_the_rest_from_the_next_polls,
+            a_herd_is_accepted_in_portions,
+            unix_sockets_work_alike,
+        ];
+    };
+}
+pub(crate) use every_promise;
 
 pub(crate) fn bytes_of_any_length_come_and_go(net: impl Backend) {
     let mut world = World::new(net);
@@ -99,11 +140,15 @@ pub(crate) fn a_short_send_that_moves_bytes_is_told(net: impl Backend) {
     let bytes = pattern(0, bulk);
     peer.stall(true);
     assert!(world.send(id, &[&bytes]));
-    world.settle();
     let told = |world: &World<_>| world.count(|seen| *seen == Seen::Progress(id));
+    // What the kernel itself takes is some, as long as it has room.
+    let quiet = (0..20).any(|_| {
+        let before = told(&world);
+        world.settle();
+        told(&world) == before
+    });
+    assert!(quiet, "a peer that takes nothing is no progress");
     let (before, mut back) = (told(&world), 0);
-    world.settle();
-    assert_eq!(told(&world), before, "a peer that takes nothing is no progress");
     peer.stall(false);
     world.until(|world| {
         peer.pump();
@@ -269,7 +314,9 @@ pub(crate) fn close_gives_the_send_in_flight_back_then_closed(net: impl Backend)
     let before = world.log.seen.len();
     world.driver.close(id);
     assert_eq!(world.log.seen.len(), before);
-    world.poll(None); // does not wait
+    while !world.has(&Seen::Closed(id)) {
+        world.poll(None); // does not wait
+    }
     assert_eq!(world.log.seen[before..], [Seen::Sent(id, Err(ErrorKind::ConnectionAborted)), Seen::Closed(id)]);
     world.finish(&[id]);
 }

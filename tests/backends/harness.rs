@@ -6,7 +6,6 @@ use std::{
     collections::{HashMap, VecDeque},
     env, fs,
     io::{ErrorKind, Read, Write},
-    marker::PhantomData,
     net::{IpAddr, Shutdown},
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
@@ -55,7 +54,7 @@ pub(crate) trait Peer {
 }
 
 /// A driver on real sockets.
-pub(crate) trait RealDriver: Driver + Sized {
+pub(crate) trait RealDriver: Driver + Sized + 'static {
     fn make(config: DriverConfig) -> Self;
 }
 
@@ -75,26 +74,36 @@ impl RealDriver for Uring {
 /// A driver on real sockets, and its peers.
 pub(crate) struct Real<D> {
     directory: PathBuf,
-    /// Whatever the test asks for, the driver has next to no room.
-    tiny: bool,
-    driver: PhantomData<D>,
+    bulk: usize,
+    make: Box<dyn Fn(DriverConfig) -> D>,
 }
 
-impl<D> Real<D> {
+impl<D: RealDriver> Real<D> {
     pub(crate) fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("wingbeat-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let directory = env::temp_dir().join(name);
-        fs::create_dir_all(&directory).unwrap();
-        Real { directory, tiny: false, driver: PhantomData }
+        Self::with(64 << 20, D::make)
     }
 
     /// With a driver whose queues and buffers are so small that the kernel always lacks something.
     #[cfg(feature = "uring")]
     pub(crate) fn tiny() -> Self {
-        let mut real = Self::new();
-        real.tiny = true;
-        real
+        Self::with(16 << 20, |mut config| {
+            config.receive_buffer = config.receive_buffer.min(200);
+            config.receive_budget = config.receive_budget.min(400);
+            config.receive_pool = config.receive_budget;
+            config.events = 2;
+            D::make(config)
+        })
+    }
+}
+
+impl<D> Real<D> {
+    /// With drivers of whatever make.
+    pub(crate) fn with(bulk: usize, make: impl Fn(DriverConfig) -> D + 'static) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("wingbeat-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let directory = env::temp_dir().join(name);
+        fs::create_dir_all(&directory).unwrap();
+        Real { directory, bulk, make: Box::new(make) }
     }
 }
 
@@ -172,26 +181,21 @@ impl Peer for RealPeer {
     }
 }
 
-impl<D: RealDriver> Backend for Real<D> {
+impl<D: Driver> Backend for Real<D> {
     type Driver = D;
     type Peer = RealPeer;
     type Listener = std::net::TcpListener;
     const PATIENCE: usize = 10_000;
 
     fn bulk(&self) -> usize {
-        if self.tiny { 16 << 20 } else { 64 << 20 }
+        self.bulk
     }
 
     fn driver(&self, mut config: DriverConfig) -> D {
-        if self.tiny {
-            config.receive_buffer = config.receive_buffer.min(200);
-            config.receive_budget = config.receive_budget.min(400);
-            config.events = 2;
-        }
         if config.receive_budget < DriverConfig::default().receive_budget {
             config.receive_pool = config.receive_budget; // what io_uring brings of one socket is bounded by it
         }
-        D::make(config)
+        (self.make)(config)
     }
 
     fn unix(&self) -> Address {

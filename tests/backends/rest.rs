@@ -1,7 +1,7 @@
 //! The contract holds for sockets that rest: nobody outside can tell.
 #![forbid(unsafe_code)]
 
-use crate::harness::{Backend, Peer, Seen, World, pattern};
+use super::harness::{Backend, Peer, Seen, World, pattern};
 use std::{io::ErrorKind, time::Duration};
 use wingbeat::driver::{ConnectOptions, Driver, DriverConfig, SocketId};
 

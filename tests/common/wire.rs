@@ -117,6 +117,10 @@ impl Decoder {
         if self.closed && self.at < self.bytes.len() {
             return Err("bytes after the Close".into());
         }
+        if self.at > 1 << 16 {
+            self.bytes.drain(..self.at);
+            self.at = 0;
+        }
         Ok(())
     }
 

@@ -359,6 +359,31 @@ fn a_publisher_is_throttled_by_what_is_owed() {
     assert!(subscribers.iter_mut().all(|raw| raw.read().texts().len() == 50));
 }
 
+/// What is owed may end without a walk: with its subscribers, or because they are sent something else.
+#[test]
+fn a_throttled_publisher_is_read_again_however_what_was_owed_ends() {
+    for end in ["gone", "caught up"] {
+        let mut config = config();
+        config.limits.owed_bytes = 1000;
+        config.budgets.deliveries = 1;
+        let mut world = World::one(config);
+        let subscribers: Vec<_> = (1..=5).map(|key| world.open_with(key, "sub t")).collect();
+        let publisher = world.open(99);
+        let op = format!("tell t {}", "x".repeat(200));
+        (0..20).for_each(|_| publisher.text(&op));
+        world.turn();
+        assert_eq!(world.counters().throttled, 1);
+        for raw in &subscribers {
+            match end {
+                "gone" => raw.peer.reset(),
+                _ => raw.text("say here"),
+            }
+        }
+        (0..200).for_each(|_| world.turn());
+        assert_eq!(world.record.borrow().life(99).received.len(), 20, "{end}");
+    }
+}
+
 /// A large reply that the peer is slow to take is no reason to apply the policy to the publications behind it.
 #[test]
 fn a_large_reply_in_flight_does_not_make_a_slow_consumer() {

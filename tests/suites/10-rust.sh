@@ -41,10 +41,26 @@ suite_sim_soak() {
     cargo test --profile "$profile" --features "$FEATURES" --test sim_soak -- --nocapture
 }
 
+for driver in epoll uring; do
+  suite "soak-$driver" "all that clients do to a server on real sockets, judged by a model: 24 rounds on $driver (--full: 1,000)"
+  eval "suite_soak_$driver() { soak $driver; }"
+done
+
+soak() {
+  local rounds=24 profile=dev
+  ! full || rounds=1000 profile=soak
+  if [ "$1" = uring ]; then
+    cargo build --features "$FEATURES" --bin wingbeat
+    need_uring "$TARGET/debug/wingbeat"
+  fi
+  WINGBEAT_DRIVER=$1 WINGBEAT_SOAK_ROUNDS=${WINGBEAT_SOAK_ROUNDS:-$rounds} \
+    cargo test --profile "$profile" --features "$FEATURES" --test soak -- --nocapture
+}
+
 # Every other test program (tests/NAME.rs or tests/NAME/main.rs) is a suite of its own name.
 for file in $(compgen -G 'tests/*.rs'; compgen -G 'tests/*/main.rs'); do
   name=${file#tests/} name=${name%.rs} name=${name%/main}
-  [ "$name" != sim_soak ] || continue
+  [[ $name != @(sim_soak|soak) ]] || continue
   suite "${name//_/-}" "$(sed -n '1s/^\/\/! *//p' "$file")"
   eval "suite_$name() { cargo test --features $FEATURES --test $name; }"
 done

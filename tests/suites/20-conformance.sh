@@ -8,14 +8,11 @@ autobahn_note() { note "$(grep '^autobahn: ' "$1" | tail -n 1 | sed 's/^autobahn
 suite autobahn-server "Autobahn|Testsuite judges the server, strictly"
 suite_autobahn_server() { autobahn_server server "$AUTOBAHN_CASES"; }
 
-suite autobahn-uring "Autobahn|Testsuite judges the server on io_uring, strictly (all that autobahn-server has with --full)"
+suite autobahn-uring "the same on io_uring"
 suite_autobahn_uring() {
   build_wingbeat
   need_uring "$WINGBEAT"
-  # The driver sees bytes, not what they mean: short, what depends on how they are cut and how connections end.
-  local cases='1.*,2.*,5.*,7.*'
-  ! full || cases=$AUTOBAHN_CASES
-  autobahn_server uring "$cases" --driver uring
+  autobahn_server uring "$AUTOBAHN_CASES" --driver uring
 }
 
 # autobahn_server NAME CASES [SERVE_FLAG...]

@@ -59,10 +59,10 @@ impl Faults {
 
 /// SplitMix64: small, seedable, and good enough to choose what goes wrong.
 #[derive(Clone, Debug)]
-pub(super) struct Random(pub(super) u64);
+pub(in crate::driver) struct Random(pub(in crate::driver) u64);
 
 impl Random {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(in crate::driver) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -71,12 +71,12 @@ impl Random {
     }
 
     /// A number below `n`; 0 if `n` is 0.
-    pub(super) fn below(&mut self, n: usize) -> usize {
+    pub(in crate::driver) fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
 
     /// True `per_mille` times of 1,000. Draws nothing for 0, so that a fault that is off does not shift the others.
-    pub(super) fn roll(&mut self, per_mille: u16) -> bool {
+    pub(in crate::driver) fn roll(&mut self, per_mille: u16) -> bool {
         per_mille > 0 && self.below(1000) < usize::from(per_mille)
     }
 }

@@ -38,6 +38,8 @@ mod net;
 mod socket;
 
 pub use faults::Faults;
+#[cfg(all(test, feature = "uring", target_os = "linux"))]
+pub(in crate::driver) use faults::Random;
 pub use net::{Net, Peer, PeerListener};
 
 use super::{

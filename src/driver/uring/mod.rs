@@ -29,6 +29,7 @@
 
 mod accept;
 mod buf_ring;
+mod faults;
 mod probe;
 mod queue;
 mod setup;

@@ -7,6 +7,7 @@
 
 use super::super::SocketId;
 use super::buf_ring::{BufRing, GROUP};
+use super::faults::Faults;
 use crate::buffer::SendBatch;
 use io_uring::{
     EnterFlags, IoUring, cqueue, opcode,
@@ -93,6 +94,8 @@ pub(super) struct Queue {
     outstanding: usize,
     /// Entries that the kernel has not taken.
     unsubmitted: usize,
+    /// What goes wrong on purpose.
+    pub(super) faults: Faults,
 }
 
 impl Queue {
@@ -122,6 +125,7 @@ impl Queue {
             count: NonNull::from(Box::leak(Box::new(0))),
             outstanding: 0,
             unsubmitted: 0,
+            faults: Faults::default(),
         })
     }
 
@@ -158,7 +162,10 @@ impl Queue {
     /// Until the last completion of this operation was taken, `batch` is neither dropped nor changed nor leaves this
     /// thread. It may move: the bytes are in frames, which the parts of the batch keep alive and unchanged.
     pub(super) unsafe fn send(&mut self, id: SocketId, fd: RawFd, batch: &SendBatch) {
-        let entry = match batch.contiguous() {
+        if self.ring.submission().is_full() && self.pending.is_empty() {
+            self.hand_over(); // so that message headers can be used again
+        }
+        let entry = match self.faults.shorten(batch).or(batch.contiguous()) {
             Some(bytes) => {
                 let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
                 opcode::Send::new(Fd(fd), bytes.as_ptr(), length).flags(libc::MSG_NOSIGNAL).build()
@@ -207,6 +214,9 @@ impl Queue {
     /// As for [`Queue::push`].
     unsafe fn ask(&mut self, entry: squeue::Entry, op: Op, id: SocketId) {
         self.outstanding += 1;
+        if self.faults.answer(op, id) {
+            return;
+        }
         // SAFETY: as the caller promises.
         unsafe { self.push(entry.user_data(user_data(op, id))) }
     }
@@ -215,24 +225,25 @@ impl Queue {
     /// The memory that the entry names is valid until the last completion of its operation was taken.
     unsafe fn push(&mut self, entry: squeue::Entry) {
         self.unsubmitted += 1;
-        if self.pending.is_empty() {
-            // SAFETY: as the caller promises.
-            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
-                return;
-            }
-            self.hand_over();
-            // SAFETY: as above.
-            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
-                return;
-            }
+        let behind_others = !self.pending.is_empty();
+        // SAFETY: as the caller promises.
+        if !behind_others && unsafe { self.ring.submission().push(&entry) }.is_ok() {
+            return;
         }
+        // In the list before the others are handed over: its message header is still in use.
         self.pending.push_back(entry);
+        if !behind_others {
+            self.hand_over();
+            self.refill();
+        }
     }
 
     /// Hands over what is asked, without waiting for anything.
     fn hand_over(&mut self) {
-        // What it says, the next `enter` finds too.
-        let _ = self.ring.submit();
+        if self.faults.refuse().is_none() {
+            // What it says, the next `enter` finds too.
+            let _ = self.ring.submit();
+        }
         self.handed_over();
         let answers = self.ring.completion();
         if answers.len() > answers.capacity() / 2 {
@@ -265,7 +276,7 @@ impl Queue {
 
     /// Whether completions were taken out early.
     pub(super) fn has_backlog(&self) -> bool {
-        !self.backlog.is_empty()
+        !self.backlog.is_empty() || self.faults.has_answers()
     }
 
     /// Whether a completion is there to take.
@@ -280,6 +291,10 @@ impl Queue {
     /// What the kernel says, unless it passes.
     pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.refill();
+        while let Some((op, id)) = self.faults.end_one() {
+            let of = CancelBuilder::user_data(user_data(op, id));
+            let _ = self.ring.submitter().register_sync_cancel(None, of);
+        }
         let queue = self.ring.submission();
         let (asked, kernel_has_work) = (queue.len(), queue.taskrun() || queue.cq_overflow());
         drop(queue);
@@ -294,8 +309,11 @@ impl Queue {
             arguments = arguments.timespec(&timeout);
         }
         let flags = (EnterFlags::GETEVENTS | EnterFlags::EXT_ARG).bits();
-        // SAFETY: the flags say that the argument is what `SubmitArgs` is, and it outlives the call.
-        let entered = unsafe { self.ring.submitter().enter(asked as u32, want, flags, Some(&arguments)) };
+        let entered = match self.faults.refuse() {
+            Some(error) => Err(error.into()),
+            // SAFETY: the flags say that the argument is what `SubmitArgs` is, and it outlives the call.
+            None => unsafe { self.ring.submitter().enter(asked as u32, want, flags, Some(&arguments)) },
+        };
         self.handed_over();
         match entered.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)) {
             // Too many completions wait: they are taken now.
@@ -320,6 +338,7 @@ impl Queue {
             let mut chunk = [const { MaybeUninit::<cqueue::Entry>::uninit() }; CHUNK];
             into.extend(self.ring.completion().fill(&mut chunk).iter().map(event));
         }
+        self.faults.settle(into);
         self.outstanding -= into.iter().filter(|event| !event.of_cancel && !event.more).count();
     }
 
@@ -358,6 +377,12 @@ impl Queue {
     #[cfg(test)]
     pub(super) fn sabotage(&self) {
         let _ = self.ring.submitter().register_sync_cancel(None, CancelBuilder::any().all());
+    }
+
+    /// Whether completions wait for which the kernel's queue had no room.
+    #[cfg(test)]
+    pub(super) fn has_overflowed(&mut self) -> bool {
+        self.ring.submission().cq_overflow()
     }
 
     /// Operations that have not ended.
