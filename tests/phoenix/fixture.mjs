@@ -48,13 +48,26 @@ export class Inbox {
   }
 }
 
-async function freePort() {
-  const server = net.createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
+/** Linux gives outgoing connections the ports above these; browsers refuse one of those below (10080). */
+const [LEAST_PORT, MOST_PORT] = [11_000, 32_767];
+
+/**
+ * A port that nobody uses, and that a server finds free again after a restart: one of those that no outgoing connection
+ * of another program is given meanwhile.
+ */
+export async function freePort() {
+  for (;;) {
+    const port = LEAST_PORT + Math.floor(Math.random() * (MOST_PORT - LEAST_PORT));
+    const server = net.createServer();
+    const isFree = await new Promise((resolve) => {
+      server.once("error", () => resolve(false));
+      server.listen(port, "127.0.0.1", () => resolve(true));
+    });
+    if (!isFree) continue;
+    server.close();
+    await once(server, "close");
+    return port;
+  }
 }
 
 /** The reference application in a process of its own: the binary that the variable FIXTURE names. */
