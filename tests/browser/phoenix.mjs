@@ -49,6 +49,7 @@ function helpers(port) {
     const chosen = transport === "LongPoll" ? window.Phoenix.LongPoll : window.WebSocket;
     const socket = new window.Phoenix.Socket(`ws://localhost:${port}${mount}`, {
       transport: chosen,
+      timeout: 60_000,
       rejoinAfterMs: () => 50,
       reconnectAfterMs: () => 100,
       ...options,

@@ -6,7 +6,7 @@ import net from "node:net";
 import { createInterface } from "node:readline";
 
 /** How long anything may take. A guard against hanging, not a judgement of speed. */
-export const PATIENCE_MS = 20_000;
+export const PATIENCE_MS = 60_000;
 
 /** The promise, or a failure that says what did not happen. */
 export function within(promise, what, ms = PATIENCE_MS) {
@@ -97,7 +97,7 @@ export class Fixture {
   /** SIGTERM: it drains, and ends with status 0. */
   async stop() {
     this.process.kill("SIGTERM");
-    const [code, signal] = await within(this.exited, "the fixture to drain and end", 40_000);
+    const [code, signal] = await within(this.exited, "the fixture to drain and end");
     assert.deepEqual({ code, signal }, { code: 0, signal: null }, "the fixture's exit");
   }
 
