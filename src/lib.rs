@@ -64,7 +64,7 @@
 //!
 //! * To serve channels: [`channels::Channel`], [`endpoint::Endpoint`], [`endpoint::Mount`]; from other threads:
 //!   [`endpoint::EndpointHandle`]; to test them: [`channels::testing`]. `docs/channels.md` in the repository is a guide.
-//! * To serve pages and an API beside them: [`http::Router`].
+//! * To serve pages and an API beside them: [`http::Router`], and the guide `docs/http.md`.
 //! * To serve a protocol of your own: [`Server`], [`Handler`], [`Conn`]; from other threads and async tasks: [`Handle`].
 //! * To connect: [`client::Client`] blocks, for tools and tests; [`Scope::connect`] runs connections on the engine.
 //! * To run it inside an event loop of your own: [`Worker`].
@@ -111,9 +111,9 @@ pub use driver::Address;
 #[cfg(feature = "epoll")]
 pub use engine::{
     Acceptance, Answer, Budgets, ClientResponse, CloseCause, CloseReason, Config, Conn, ConnId, ConnectError, Counters,
-    Drain, Encoder, Encoding, Full, Handle, Handler, Keepalive, Limits, ListenerId, Message, Never, PayloadWriter,
-    Profile, Published, Reconnect, Request, Response, Scope, SendStatus, SlowConsumer, Snapshot, SubscribeError,
-    Target, TimerId, TooManyListeners, Upgrade, Worker,
+    Drain, Encoder, Encoding, Full, Handle, Handler, Keepalive, Limits, Message, Never, PayloadWriter, Profile,
+    Published, Reconnect, Request, Response, Scope, SendStatus, SlowConsumer, Snapshot, SubscribeError, Target,
+    TimerId, TooManyListeners, TopicListenerId, Upgrade, Worker,
 };
 pub use proto::{CloseCode, MessageKind};
 #[cfg(feature = "epoll")]
@@ -123,4 +123,5 @@ pub use server::{Running, Server};
 #[cfg(all(doctest, feature = "epoll"))]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../docs/channels.md")]
+#[doc = include_str!("../docs/http.md")]
 pub struct Guides;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::Duration;
 use std::{env, fs};
 use wingbeat::CloseCode;
@@ -58,15 +58,24 @@ struct Program {
     process: Child,
     /// `IP:PORT`.
     address: String,
+    log: BufReader<ChildStderr>,
 }
 
 impl Program {
     fn start(path: &Path) -> Program {
-        let mut process = Command::new(path).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().unwrap();
+        let mut command = Command::new(path);
+        command.arg("127.0.0.1:0").env("RUST_LOG", "info").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("listening on http://").expect("it says where").to_owned();
-        Program { process, address }
+        let log = BufReader::new(process.stderr.take().unwrap());
+        Program { process, address, log }
+    }
+
+    /// The next line of its log that fits.
+    fn log_line(&mut self, fits: impl Fn(&str) -> bool) -> String {
+        self.log.by_ref().lines().map(Result::unwrap).find(|line| fits(line)).expect("it says so before it ends")
     }
 
     /// Status and body of the answer to a request.
@@ -130,6 +139,10 @@ fn a_new_project_builds_passes_its_test_and_serves() {
     cargo(&project, "build", &target);
 
     let mut program = Program::start(&target.join("debug/first-chat"));
+    let second = Command::new(target.join("debug/first-chat")).arg(&program.address).output().unwrap();
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.starts_with(&format!("first-chat: cannot serve at {}: ", program.address)), "{said}");
+    assert_eq!((second.status.code(), said.lines().count()), (Some(1), 1), "one line, for people: {said}");
     let (status, page) = program.request("GET", "/", "text/plain", "");
     assert_eq!((status, page.contains("<title>first-chat</title>")), (200, true), "{page}");
 
@@ -146,6 +159,8 @@ fn a_new_project_builds_passes_its_test_and_serves() {
     assert_eq!(program.request("POST", "/api/messages", "text/plain", &post).0, 415);
     assert_eq!(program.request("POST", "/api/messages", "application/json", "{}").0, 400);
 
+    let log = program.log_line(|line| line.contains("join"));
+    assert!(log.contains("INFO") && log.contains("room:tea"), "{log}");
     kill_process(Pid::from_child(&program.process), Signal::TERM).unwrap();
     let closed = std::iter::repeat_with(|| anna.receive()).find(|got| !matches!(got, Ok(Message::Text(_))));
     let Some(Ok(Message::Closed(Some((code, _))))) = closed else { panic!("{closed:?}") };

@@ -11,8 +11,8 @@ use super::timers::TimerTable;
 use super::{Shared, body};
 use crate::channels::{Reason, Scratch, Socket};
 use crate::engine::{
-    Acceptance, Answer, CloseCause, CloseReason, Conn, ConnId, Encoder, Handle, Handler, ListenerId, Message, Request,
-    Response, Scope, Upgrade,
+    Acceptance, Answer, CloseCause, CloseReason, Conn, ConnId, Encoder, Handle, Handler, Message, Request, Response,
+    Scope, TopicListenerId, Upgrade,
 };
 use serde_json::json;
 use slab::Slab;
@@ -27,7 +27,7 @@ pub struct EndpointHandler {
     worker: u16,
     desk: Desk,
     sessions: Slab<Session>,
-    listeners: HashMap<ListenerId, SessionId>,
+    listeners: HashMap<TopicListenerId, SessionId>,
     /// Long-poll requests of this worker that wait for an answer, and whose sessions are to give it.
     requests: HashMap<ConnId, SessionId>,
     made: u32,
@@ -351,7 +351,7 @@ impl Handler for EndpointHandler {
         }
     }
 
-    fn heard(&mut self, scope: &mut Scope<'_>, listener: ListenerId, topic: &str, message: Message<'_>) {
+    fn heard(&mut self, scope: &mut Scope<'_>, listener: TopicListenerId, topic: &str, message: Message<'_>) {
         let Some(&id) = self.listeners.get(&listener) else { return };
         self.with_session(scope, id, |session, scope, desk| {
             session.act(scope, desk, |socket, outlet| socket.delivery(outlet, topic, message.kind, message.payload));

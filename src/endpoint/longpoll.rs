@@ -9,7 +9,7 @@ use super::mail::session_address;
 use super::mount::{Client, LongPollOptions};
 use super::quota::Seat;
 use crate::channels::{Address, Outlet, Reason, Refused, Scratch, Sent, Service, Socket, TimerKey};
-use crate::engine::{ConnId, ListenerId, Message, Request, Response, Scope};
+use crate::engine::{ConnId, Message, Request, Response, Scope, TopicListenerId};
 use crate::proto::{CloseCode, MessageKind};
 use serde_json::json;
 use std::collections::{HashMap, VecDeque};
@@ -48,7 +48,7 @@ pub(super) struct Session {
 /// What a session's outlet acts on.
 pub(super) struct State {
     pub(super) id: SessionId,
-    pub(super) listener: ListenerId,
+    pub(super) listener: TopicListenerId,
     mount: u16,
     options: Arc<LongPollOptions>,
     /// The encoding class of each topic that is subscribed.
@@ -98,7 +98,7 @@ impl Session {
     pub(super) fn new(
         id: SessionId,
         socket: Socket,
-        listener: ListenerId,
+        listener: TopicListenerId,
         mount: u16,
         options: Arc<LongPollOptions>,
         client: Option<Box<Client>>,

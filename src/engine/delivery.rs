@@ -3,7 +3,7 @@
 
 use super::encoding::{LISTENING, Neutral};
 use super::handler::Handler;
-use super::listener::ListenerId;
+use super::listener::TopicListenerId;
 use super::session::Engine;
 use super::table::Table;
 use crate::driver::SocketId;
@@ -25,7 +25,7 @@ pub(crate) struct Delivery {
 #[derive(Debug)]
 enum To {
     Conn(SocketId),
-    Listener(ListenerId),
+    Listener(TopicListenerId),
 }
 
 impl Table {

@@ -4,7 +4,7 @@
 use super::core::{Alarm, Core};
 use super::encoding::{Encoder, PLAIN};
 use super::error::{CloseCause, CloseReason, ConnectError, Published, SendStatus, SubscribeError};
-use super::listener::ListenerId;
+use super::listener::TopicListenerId;
 use super::opening::ClientResponse;
 use super::payload::PayloadWriter;
 use super::profile::Profile;
@@ -145,7 +145,7 @@ pub trait Handler: 'static {
     }
 
     /// A publication for a listener ([`Scope::listen`]), as it was published.
-    fn heard(&mut self, scope: &mut Scope<'_>, listener: ListenerId, topic: &str, message: Message<'_>) {
+    fn heard(&mut self, scope: &mut Scope<'_>, listener: TopicListenerId, topic: &str, message: Message<'_>) {
         let _ = (scope, listener, topic, message);
     }
 

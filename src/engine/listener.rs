@@ -12,7 +12,7 @@ const MARK: u32 = 1 << 31;
 
 /// A subscriber that is no connection, on one worker, until it is closed: never given to another listener.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ListenerId {
+pub struct TopicListenerId {
     worker: u16,
     slot: u32,
     generation: u32,
@@ -49,17 +49,17 @@ impl Listeners {
     }
 
     /// The listener that a subscriber of a topic is.
-    pub(crate) fn id(&self, subscriber: u32) -> ListenerId {
+    pub(crate) fn id(&self, subscriber: u32) -> TopicListenerId {
         let slot = subscriber & !MARK;
-        ListenerId { worker: self.worker, slot, generation: self.records[slot as usize].generation }
+        TopicListenerId { worker: self.worker, slot, generation: self.records[slot as usize].generation }
     }
 
-    pub(crate) fn is_open(&self, id: ListenerId) -> bool {
+    pub(crate) fn is_open(&self, id: TopicListenerId) -> bool {
         let record = self.records.get(id.slot as usize);
         id.worker == self.worker && record.is_some_and(|record| record.generation == id.generation)
     }
 
-    fn open(&mut self, most: u32) -> Result<ListenerId, TooManyListeners> {
+    fn open(&mut self, most: u32) -> Result<TopicListenerId, TooManyListeners> {
         if self.records.len() - self.free.len() >= most.min(MARK - 1) as usize {
             return Err(TooManyListeners);
         }
@@ -69,11 +69,11 @@ impl Listeners {
         });
         let record = &mut self.records[slot as usize];
         record.generation = record.generation.wrapping_add(1);
-        Ok(ListenerId { worker: self.worker, slot, generation: record.generation })
+        Ok(TopicListenerId { worker: self.worker, slot, generation: record.generation })
     }
 
     /// Its subscriptions have ended.
-    fn close(&mut self, id: ListenerId) {
+    fn close(&mut self, id: TopicListenerId) {
         let record = &mut self.records[id.slot as usize];
         record.generation = record.generation.wrapping_add(1);
         self.free.push(id.slot);
@@ -82,7 +82,7 @@ impl Listeners {
 
 impl Core {
     /// The listener as a subscriber of topics, while it is open.
-    fn listener(&self, id: ListenerId) -> Option<u32> {
+    fn listener(&self, id: TopicListenerId) -> Option<u32> {
         self.table.listeners.is_open(id).then_some(id.slot | MARK)
     }
 }
@@ -93,20 +93,20 @@ impl Scope<'_> {
     ///
     /// # Errors
     /// The worker has [`Limits::listeners`](super::Limits::listeners) already.
-    pub fn listen(&mut self) -> Result<ListenerId, TooManyListeners> {
+    pub fn listen(&mut self) -> Result<TopicListenerId, TooManyListeners> {
         let table = &mut self.core.table;
         table.listeners.open(table.config.limits.listeners)
     }
 
     /// As [`Conn::subscribe`](super::Conn::subscribe), for a listener of this worker: it hears what is published from now
     /// on. The limit of subscriptions is that of a connection.
-    pub fn listener_subscribe(&mut self, id: ListenerId, topic: &str) -> Result<(), SubscribeError> {
+    pub fn listener_subscribe(&mut self, id: TopicListenerId, topic: &str) -> Result<(), SubscribeError> {
         let subscriber = self.core.listener(id).ok_or(SubscribeError::NoSubscriber)?;
         self.core.subscribe_any(subscriber, topic, LISTENING)
     }
 
     /// Ends a subscription of a listener; what was published before is still heard. False if there was none.
-    pub fn listener_unsubscribe(&mut self, id: ListenerId, topic: &str) -> bool {
+    pub fn listener_unsubscribe(&mut self, id: TopicListenerId, topic: &str) -> bool {
         let Some(subscriber) = self.core.listener(id) else { return false };
         let core = &mut *self.core;
         core.topics.unsubscribe(subscriber, topic, &mut core.table).is_some()
@@ -114,7 +114,7 @@ impl Scope<'_> {
 
     /// Ends a listener and its subscriptions. What was published and not heard counts as undelivered. A second time
     /// changes nothing.
-    pub fn listener_close(&mut self, id: ListenerId) {
+    pub fn listener_close(&mut self, id: TopicListenerId) {
         let Some(subscriber) = self.core.listener(id) else { return };
         let core = &mut *self.core;
         core.topics.unsubscribe_all(subscriber, &mut core.table);
@@ -122,7 +122,7 @@ impl Scope<'_> {
     }
 
     /// As [`Scope::publish`], to all subscribers but this listener.
-    pub fn publish_from_listener(&mut self, id: ListenerId, topic: &str, message: Message<'_>) -> Published {
+    pub fn publish_from_listener(&mut self, id: TopicListenerId, topic: &str, message: Message<'_>) -> Published {
         let except = self.core.listener(id);
         self.core.publish(topic, except, 0, message)
     }

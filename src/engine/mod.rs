@@ -54,7 +54,7 @@ pub use drain::Drain;
 pub use encoding::{Encoder, Encoding};
 pub use error::{CloseCause, CloseReason, ConnectError, Full, Published, SendStatus, SubscribeError, TooManyListeners};
 pub use handler::{Acceptance, Conn, ConnId, Handler, Message, Never, Scope, Upgrade};
-pub use listener::ListenerId;
+pub use listener::TopicListenerId;
 pub use mail::Handle;
 pub use opening::ClientResponse;
 pub use payload::PayloadWriter;

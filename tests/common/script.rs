@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use wingbeat::{
     Acceptance, Answer, ClientResponse, CloseCode, CloseReason, Conn, ConnId, ConnectError, Encoder, Encoding, Handler,
-    Keepalive, ListenerId, Message, MessageKind, Profile, Published, Request, Response, Scope, SendStatus, Upgrade,
+    Keepalive, Message, MessageKind, Profile, Published, Request, Response, Scope, SendStatus, TopicListenerId,
+    Upgrade,
 };
 
 /// What the handler was told, in order.
@@ -21,7 +22,7 @@ pub enum Event {
     /// Key, topic, text.
     Delivery(u32, String, String),
     /// Topic, text.
-    Heard(ListenerId, String, String),
+    Heard(TopicListenerId, String, String),
     /// Worker, text.
     WorkerMail(u16, String),
     Close(u32, CloseReason),
@@ -457,7 +458,7 @@ impl Handler for Script {
         scope.publish("draining", Message::text("farewell"));
     }
 
-    fn heard(&mut self, scope: &mut Scope<'_>, listener: ListenerId, topic: &str, message: Message<'_>) {
+    fn heard(&mut self, scope: &mut Scope<'_>, listener: TopicListenerId, topic: &str, message: Message<'_>) {
         let text = String::from_utf8_lossy(message.payload).into_owned();
         self.record.borrow_mut().log(Event::Heard(listener, topic.to_owned(), text.clone()));
         match text.as_str() {

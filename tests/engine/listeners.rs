@@ -3,7 +3,7 @@
 
 use crate::common::script::Event;
 use crate::common::world::*;
-use wingbeat::engine::{ListenerId, SubscribeError, TooManyListeners};
+use wingbeat::engine::{SubscribeError, TooManyListeners, TopicListenerId};
 use wingbeat::{Message, Scope};
 
 fn with<T>(world: &mut World, act: impl FnOnce(&mut Scope<'_>) -> T) -> T {
@@ -11,7 +11,7 @@ fn with<T>(world: &mut World, act: impl FnOnce(&mut Scope<'_>) -> T) -> T {
 }
 
 /// A listener of topic `t`.
-fn listener(world: &mut World) -> ListenerId {
+fn listener(world: &mut World) -> TopicListenerId {
     with(world, |scope| {
         let id = scope.listen().expect("within the limits");
         scope.listener_subscribe(id, "t").expect("within the limits");
@@ -20,7 +20,7 @@ fn listener(world: &mut World) -> ListenerId {
 }
 
 /// What listeners heard, and was not looked at before.
-fn heard(world: &World) -> Vec<(ListenerId, String, String)> {
+fn heard(world: &World) -> Vec<(TopicListenerId, String, String)> {
     let events = world.take_events().into_iter();
     let heard = events.filter_map(|event| match event {
         Event::Heard(id, topic, text) => Some((id, topic, text)),
@@ -29,7 +29,7 @@ fn heard(world: &World) -> Vec<(ListenerId, String, String)> {
     heard.collect()
 }
 
-fn texts(world: &World, id: ListenerId) -> Vec<String> {
+fn texts(world: &World, id: TopicListenerId) -> Vec<String> {
     heard(world).into_iter().filter(|(to, ..)| *to == id).map(|(.., text)| text).collect()
 }
 

@@ -6,7 +6,7 @@ import net from "node:net";
 import { createInterface } from "node:readline";
 
 /** How long anything may take. A guard against hanging, not a judgement of speed. */
-export const PATIENCE_MS = 20_000;
+export const PATIENCE_MS = 60_000;
 
 /** The promise, or a failure that says what did not happen. */
 export function within(promise, what, ms = PATIENCE_MS) {
@@ -48,13 +48,26 @@ export class Inbox {
   }
 }
 
-async function freePort() {
-  const server = net.createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
+/** Linux gives outgoing connections the ports above these; browsers refuse one of those below (10080). */
+const [LEAST_PORT, MOST_PORT] = [11_000, 32_767];
+
+/**
+ * A port that nobody uses, and that a server finds free again after a restart: one of those that no outgoing connection
+ * of another program is given meanwhile.
+ */
+export async function freePort() {
+  for (;;) {
+    const port = LEAST_PORT + Math.floor(Math.random() * (MOST_PORT - LEAST_PORT));
+    const server = net.createServer();
+    const isFree = await new Promise((resolve) => {
+      server.once("error", () => resolve(false));
+      server.listen(port, "127.0.0.1", () => resolve(true));
+    });
+    if (!isFree) continue;
+    server.close();
+    await once(server, "close");
+    return port;
+  }
 }
 
 /** The reference application in a process of its own: the binary that the variable FIXTURE names. */
@@ -84,7 +97,7 @@ export class Fixture {
   /** SIGTERM: it drains, and ends with status 0. */
   async stop() {
     this.process.kill("SIGTERM");
-    const [code, signal] = await within(this.exited, "the fixture to drain and end", 40_000);
+    const [code, signal] = await within(this.exited, "the fixture to drain and end");
     assert.deepEqual({ code, signal }, { code: 0, signal: null }, "the fixture's exit");
   }
 

@@ -60,7 +60,7 @@ pub(crate) struct ServeArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DriverChoice {
-    /// The best that this build and this kernel have
+    /// The one that measures best of those that work here
     Auto,
     /// epoll, through mio
     Epoll,
@@ -190,16 +190,6 @@ pub(crate) enum Traffic {
 }
 
 impl Traffic {
-    /// As it is written on the command line and in the JSON.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Traffic::Reply => "reply",
-            Traffic::Broadcast => "broadcast",
-            Traffic::Both => "both",
-            Traffic::None => "none",
-        }
-    }
-
     /// Whether pushes are replied to.
     pub(crate) fn has_replies(self) -> bool {
         matches!(self, Traffic::Reply | Traffic::Both)
@@ -223,19 +213,6 @@ pub(crate) enum Mode {
     Connect,
     /// Join Phoenix channels, and time replies to pushes, or broadcasts
     Channels,
-}
-
-impl Mode {
-    /// As it is written on the command line and in the JSON.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Mode::Echo => "echo",
-            Mode::Fanout => "fanout",
-            Mode::Idle => "idle",
-            Mode::Connect => "connect",
-            Mode::Channels => "channels",
-        }
-    }
 }
 
 #[derive(Args, Clone, Debug)]
@@ -265,6 +242,11 @@ pub(crate) struct NewArgs {
     /// Use the crate wingbeat in this directory instead of a published version [default: the checkout of `cargo run`]
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) path: Option<PathBuf>,
+}
+
+/// A choice as it is written on the command line and in the JSON.
+pub(crate) fn name_of(choice: impl ValueEnum) -> String {
+    choice.to_possible_value().expect("no choice is hidden").get_name().to_owned()
 }
 
 /// Why there is no command to run.

@@ -1,7 +1,7 @@
 //! `wingbeat demo`: a server and load on it in one process, and what they do together, until Ctrl-C.
 #![forbid(unsafe_code)]
 
-use crate::args::{Command, DemoArgs, LoadArgs, ServeArgs, parse};
+use crate::args::{Command, DemoArgs, LoadArgs, ServeArgs, name_of, parse};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::load::{Display, LINE_EVERY, Live, Machine, Plan, Run, note, short_line};
@@ -74,7 +74,7 @@ fn watch(runs: &mut [Run], args: &DemoArgs, interrupt: &Interrupt) {
         let figures = runs.iter().map(|run| {
             let mut live = Live::default();
             run.take_live(&mut live);
-            format!("{} {}", run.plan().mode.name(), short_line(&live, seconds))
+            format!("{} {}", name_of(run.plan().mode), short_line(&live, seconds))
         });
         display.line(figures.collect::<Vec<_>>().join(" | "));
         display.position(began.elapsed().as_secs());

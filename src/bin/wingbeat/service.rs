@@ -4,7 +4,7 @@
 use crate::routes::Route;
 use slab::Slab;
 use wingbeat::endpoint::{EndpointHandler, Live, Mail};
-use wingbeat::engine::{Answer, ConnId, Encoder, ListenerId};
+use wingbeat::engine::{Answer, ConnId, Encoder, TopicListenerId};
 use wingbeat::{CloseCode, CloseReason, Conn, Handler, Message, Request, Response, Scope, Upgrade};
 
 /// One per worker.
@@ -169,7 +169,7 @@ impl Handler for Service {
         self.endpoint.worker_mail(scope, mail);
     }
 
-    fn heard(&mut self, scope: &mut Scope<'_>, listener: ListenerId, topic: &str, message: Message<'_>) {
+    fn heard(&mut self, scope: &mut Scope<'_>, listener: TopicListenerId, topic: &str, message: Message<'_>) {
         self.endpoint.heard(scope, listener, topic, message);
     }
 

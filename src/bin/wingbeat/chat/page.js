@@ -207,45 +207,61 @@ function showAll() {
   showConnection();
 }
 
+/** An item per key, in the order of the keys. An item that is there stays, and with it the focus and a click half done. */
+function fill(list, keys, make) {
+  const old = new Map([...list.children].map((item) => [item.dataset.key, item]));
+  const kept = new Set(keys);
+  for (const [key, item] of old) if (!kept.has(key)) item.remove();
+  keys.forEach((key, at) => {
+    const item = old.get(key) ?? make(at);
+    item.dataset.key = key;
+    if (list.children[at] !== item) list.insertBefore(item, list.children[at] ?? null);
+  });
+}
+
 function showRooms() {
-  let elsewhere = 0;
-  $("room-list").replaceChildren(...[...rooms.values()].map((room) => {
-    const link = el("a", { href: `#${encodeURIComponent(room.name)}` }, el("span", { className: "name" }, room.name));
-    if (room === current) link.setAttribute("aria-current", "page");
-    if (room.unread > 0) {
-      elsewhere += room.unread;
-      link.classList.add("unread");
-      link.append(el("span", { className: "badge" }, `${room.unread}`, hidden("unread")));
-    }
-    const item = el("li", {}, link);
-    if (rooms.size > 1) {
-      item.append(el("button", { type: "button", className: "icon", ariaLabel: `Leave ${room.name}`, onclick: () => leave(room) }, "✕"));
-    }
-    return item;
-  }));
+  const all = [...rooms.values()];
+  fill($("room-list"), [...rooms.keys()], (at) => roomItem(all[at]));
+  all.forEach((room, at) => {
+    const [link, leaving] = $("room-list").children[at].children;
+    link.ariaCurrent = room === current ? "page" : null;
+    link.classList.toggle("unread", room.unread > 0);
+    link.lastElementChild.hidden = room.unread === 0;
+    link.lastElementChild.firstChild.data = room.unread;
+    leaving.hidden = all.length === 1;
+  });
+  const elsewhere = all.reduce((sum, { unread }) => sum + unread, 0);
   $("elsewhere").hidden = elsewhere === 0;
   $("title").textContent = `# ${current.name}`;
   document.title = `${elsewhere > 0 ? `(${elsewhere}) ` : ""}${current.name} · wingbeat`;
   $("me").replaceChildren(avatar(me.id ?? "", me.name), el("span", { className: "name" }, me.name || "You"), hidden("change your name"));
 }
 
+function roomItem(room) {
+  const badge = el("span", { className: "badge" }, "0", hidden("unread"));
+  const link = el("a", { href: `#${encodeURIComponent(room.name)}` }, el("span", { className: "name" }, room.name), badge);
+  const ariaLabel = `Leave ${room.name}`;
+  return el("li", {}, link, el("button", { type: "button", className: "icon", ariaLabel, onclick: () => leave(room) }, "✕"));
+}
+
 function showPeople() {
   const { people } = current;
   const named = [...people].map(([id, metas]) => ({ id, name: metas.at(-1).name }));
   named.sort((a, b) => (b.id === me.id) - (a.id === me.id) || a.name.localeCompare(b.name));
-  $("people-list").replaceChildren(...named.map(({ id, name }) => {
-    const isMe = id === me.id;
-    const title = isMe ? "This is you" : `Write to ${name} in private`;
-    const person = el("button", { type: "button", className: "person", title, disabled: isMe }, avatar(id, name),
-      el("span", { className: "name" }, name));
-    if (isMe) person.append(el("small", {}, "you"));
-    else person.append(hidden("write in private"));
-    person.onclick = () => { writeTo({ id, name }); closeDrawers(); $("text").focus(); };
-    return el("li", {}, person);
-  }));
+  const keys = named.map(({ id, name }) => JSON.stringify([id, name, id === me.id]));
+  fill($("people-list"), keys, (at) => personItem(named[at]));
   $("people-list").classList.toggle("stale", !current.isJoined);
   $("people-count").textContent = people.size || "";
   $("alone").hidden = !current.isJoined || people.size > 1;
+}
+
+function personItem({ id, name }) {
+  const isMe = id === me.id;
+  const title = isMe ? "This is you" : `Write to ${name} in private`;
+  const person = el("button", { type: "button", className: "person", title, disabled: isMe }, avatar(id, name),
+    el("span", { className: "name" }, name), isMe ? el("small", {}, "you") : hidden("write in private"));
+  person.onclick = () => { writeTo({ id, name }); closeDrawers(); $("text").focus(); };
+  return el("li", {}, person);
 }
 
 function showTyping() {

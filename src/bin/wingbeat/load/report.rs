@@ -16,10 +16,7 @@ impl Summary {
         let mut rows = vec![("run", self.run()), ("connections", self.connections())];
         let mut row = |name, text: Option<String>| rows.extend(text.map(|text| (name, text)));
         row("messages", self.throughput());
-        row(
-            "handshakes",
-            self.handshakes.zip(self.handshakes_per_s).map(|(n, per_s)| format!("{}/s, {n} in all", count(per_s))),
-        );
+        row("handshakes", part(self.handshakes_per_s, self.handshakes, None));
         row("joins", self.channels.as_ref().and_then(|c| latency(c.join_latency_us)));
         // Of one kind alone, the rows of all messages tell the same.
         if let Some(both) = self.channels.as_ref().filter(|c| c.replies.is_some() && c.deliveries.is_some()) {
@@ -121,7 +118,7 @@ fn latency(latency: Option<LatencyMicros>) -> Option<String> {
     Some(named.map(|(name, value)| format!("{name} {}", micros(value))).join("  "))
 }
 
-/// Replies alone, or deliveries alone.
+/// What is one of its kind: handshakes, replies alone, or deliveries alone.
 fn part(per_s: Option<f64>, in_all: Option<u64>, of: Option<LatencyMicros>) -> Option<String> {
     let mut text = format!("{}/s, {} in all", count(per_s?), in_all?);
     text.extend(latency(of).map(|latency| format!("; {latency}")));

@@ -78,14 +78,19 @@ pub(crate) struct Tally {
 pub(crate) struct ChannelTally {
     /// From each join to its answer, if that was ok; over the whole run.
     pub(crate) joins: Latencies,
-    /// Of pushes within the window, to their replies.
-    pub(crate) replies: Latencies,
-    /// Of pushes within the window, to each of their deliveries.
-    pub(crate) deliveries: Latencies,
-    /// Replies that came within the window.
-    pub(crate) reply_count: u64,
-    /// Deliveries within the window.
-    pub(crate) delivery_count: u64,
+    /// From each push to its reply.
+    pub(crate) replies: Part,
+    /// From each push to each of its deliveries.
+    pub(crate) deliveries: Part,
+}
+
+/// Messages of one kind.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// Of what was sent within the window.
+    pub(crate) latencies: Latencies,
+    /// What came within the window.
+    pub(crate) count: u64,
 }
 
 impl Recorder {
@@ -117,10 +122,7 @@ impl Recorder {
     pub(crate) fn reply(&mut self, sent: u64, now: u64, bytes: usize) {
         self.message(sent, now, bytes);
         if let Some(channels) = &mut self.tally.channels {
-            channels.reply_count += u64::from(self.window.contains(now));
-            if self.window.contains(sent) {
-                channels.replies.saturating_record(now.saturating_sub(sent));
-            }
+            channels.replies.record(self.window, sent, now);
         }
     }
 
@@ -128,10 +130,7 @@ impl Recorder {
     pub(crate) fn delivery(&mut self, sent: u64, now: u64, bytes: usize) {
         self.message(sent, now, bytes);
         if let Some(channels) = &mut self.tally.channels {
-            channels.delivery_count += u64::from(self.window.contains(now));
-            if self.window.contains(sent) {
-                channels.deliveries.saturating_record(now.saturating_sub(sent));
-            }
+            channels.deliveries.record(self.window, sent, now);
         }
     }
 
@@ -221,28 +220,46 @@ impl Default for Tally {
 
 impl Default for ChannelTally {
     fn default() -> ChannelTally {
-        let [joins, replies, deliveries] = std::array::from_fn(|_| latencies(DIGITS));
-        ChannelTally { joins, replies, deliveries, reply_count: 0, delivery_count: 0 }
+        ChannelTally { joins: latencies(DIGITS), replies: Part::default(), deliveries: Part::default() }
     }
+}
+
+impl Default for Part {
+    fn default() -> Part {
+        Part { latencies: latencies(DIGITS), count: 0 }
+    }
+}
+
+impl Part {
+    fn record(&mut self, window: Window, sent: u64, now: u64) {
+        self.count += u64::from(window.contains(now));
+        if window.contains(sent) {
+            self.latencies.saturating_record(now.saturating_sub(sent));
+        }
+    }
+
+    fn merge(&mut self, other: &Part) {
+        add(&mut self.latencies, &other.latencies);
+        self.count += other.count;
+    }
+}
+
+fn add(sum: &mut Latencies, part: &Latencies) {
+    sum.add(part).expect("all histograms have the same bounds");
 }
 
 impl ChannelTally {
     fn merge(&mut self, other: &ChannelTally) {
-        let pairs = [
-            (&mut self.joins, &other.joins),
-            (&mut self.replies, &other.replies),
-            (&mut self.deliveries, &other.deliveries),
-        ];
-        pairs.into_iter().for_each(|(sum, part)| sum.add(part).expect("all histograms have the same bounds"));
-        self.reply_count += other.reply_count;
-        self.delivery_count += other.delivery_count;
+        add(&mut self.joins, &other.joins);
+        self.replies.merge(&other.replies);
+        self.deliveries.merge(&other.deliveries);
     }
 }
 
 impl Tally {
     /// Adds what another thread counted in the same window.
     pub(crate) fn merge(&mut self, other: &Tally) {
-        self.latencies.add(&other.latencies).expect("all histograms have the same bounds");
+        add(&mut self.latencies, &other.latencies);
         self.messages += other.messages;
         self.bytes += other.bytes;
         self.unsent += other.unsent;
@@ -312,7 +329,7 @@ impl SharedLive {
 
 fn move_figures(from: &mut Live, into: &mut Live) {
     if from.messages > 0 {
-        into.latencies.add(&from.latencies).expect("all histograms have the same bounds");
+        add(&mut into.latencies, &from.latencies);
         from.latencies.reset();
     }
     into.messages += std::mem::take(&mut from.messages);

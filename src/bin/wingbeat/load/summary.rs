@@ -4,7 +4,7 @@
 use super::plan::Plan;
 use super::procfs::CpuUse;
 use super::stats::{Errors, Latencies, Tally};
-use crate::args::Mode;
+use crate::args::{Mode, name_of};
 use serde::{Serialize, Serializer};
 
 /// A thread that uses this share of a CPU is taken to be busy all the time.
@@ -14,7 +14,7 @@ const BUSY: f64 = 0.95;
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Summary {
     pub(crate) wingbeat: &'static str,
-    pub(crate) mode: &'static str,
+    pub(crate) mode: String,
     pub(crate) url: String,
     pub(crate) publish_url: Option<String>,
     pub(crate) payload_bytes: Option<u64>,
@@ -61,7 +61,7 @@ pub(crate) struct Summary {
 /// What channels have beside the rest.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ChannelFigures {
-    pub(crate) traffic: &'static str,
+    pub(crate) traffic: String,
     pub(crate) topics: u32,
     pub(crate) topic_prefix: String,
     pub(crate) reply_event: String,
@@ -144,7 +144,7 @@ impl Summary {
         let server = seen.server.map(|server| server.shares(seen, &tally, plan)).unwrap_or_default();
         Summary {
             wingbeat: env!("CARGO_PKG_VERSION"),
-            mode: plan.mode.name(),
+            mode: name_of(plan.mode),
             url: plan.url.url.clone(),
             publish_url: plan.publish_url.as_ref().map(|url| url.url.clone()),
             payload_bytes: sends.then_some(plan.payload as u64),
@@ -226,10 +226,11 @@ impl ChannelFigures {
         let (channels, counted) = (plan.channels.as_ref()?, tally.channels.as_deref());
         let replied = counted.filter(|_| channels.traffic.has_replies());
         let broadcast = counted.filter(|_| channels.traffic.has_broadcasts());
-        let (replies, deliveries) = (replied.map(|c| c.reply_count), broadcast.map(|c| c.delivery_count));
+        let (replied, broadcast) = (replied.map(|c| &c.replies), broadcast.map(|c| &c.deliveries));
+        let (replies, deliveries) = (replied.map(|part| part.count), broadcast.map(|part| part.count));
         let per_s = |count: Option<u64>| ratio(count? as f64, duration_s);
         Some(ChannelFigures {
-            traffic: channels.traffic.name(),
+            traffic: name_of(channels.traffic),
             topics: channels.topics,
             topic_prefix: channels.topic_prefix.clone(),
             reply_event: channels.reply_event.clone(),
@@ -239,10 +240,10 @@ impl ChannelFigures {
             join_latency_us: counted.and_then(|c| LatencyMicros::of(&c.joins)),
             replies,
             replies_per_s: per_s(replies),
-            reply_latency_us: replied.and_then(|c| LatencyMicros::of(&c.replies)),
+            reply_latency_us: replied.and_then(|part| LatencyMicros::of(&part.latencies)),
             deliveries,
             deliveries_per_s: per_s(deliveries),
-            delivery_latency_us: broadcast.and_then(|c| LatencyMicros::of(&c.deliveries)),
+            delivery_latency_us: broadcast.and_then(|part| LatencyMicros::of(&part.latencies)),
         })
     }
 }
