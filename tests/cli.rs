@@ -232,9 +232,9 @@ fn connections_that_fail_are_told_by_kind() {
     let server = Server::start(&[]);
     let unused = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     for (url, kind) in [
-        (server.url("/nothing"), "handshake_status_404 3"),
-        (server.url("/topics"), "handshake_status_400 3"),
-        (format!("ws://{unused}/"), "connect_refused 3"),
+        (server.url("/topic/x"), "handshake_status_404 3 (the server answered 404 to /topic/x)"),
+        (server.url("/topics"), "handshake_status_400 3 (the server answered 400 to /topics)"),
+        (format!("ws://{unused}/"), "connect_refused 3 (connection refused"),
     ] {
         let (code, _, stderr) = run(&["load", "echo", &url, "-c", "3", "-d", "5s"]);
         assert_eq!((code, stderr.len()), (1, 1), "{stderr:?}");
