@@ -98,6 +98,8 @@ impl<P: Publish> Bursts<P> {
     pub(crate) fn arrive(&mut self, base: &mut Base, subscriber: u32, stamp: Stamp) -> bool {
         let arrival = self.ledgers[subscriber as usize].as_mut().map(|l| l.arrive(stamp.publisher, stamp.sequence));
         match arrival {
+            // It was counted as lost when it was awaited no longer.
+            None if base.is_over() => {}
             None | Some(Arrival::Foreign) => base.recorder.error(ErrorKind::WrongContents),
             Some(Arrival::Stale) => base.recorder.error(ErrorKind::OutOfOrder),
             Some(Arrival::New { skipped }) => {

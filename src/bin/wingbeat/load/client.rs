@@ -186,6 +186,11 @@ impl Base {
         self.clock.read()
     }
 
+    /// Whether nothing is to be sent any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
     /// A connection that stands.
     pub(crate) fn conn<'a>(&self, scope: &'a mut Scope<'_>, index: u32) -> Option<Conn<'a>> {
         scope.conn(self.links[index as usize]?)
@@ -279,9 +284,8 @@ impl<W: Workload> Client<W> {
         self.workload.conclude(&mut self.base);
     }
 
-    /// Starts closing handshakes, as long as few are under way, of `sockets` that there are: how many connections were not
-    /// told yet.
-    pub(crate) fn say_goodbye(&mut self, scope: &mut Scope<'_>, sockets: u32) -> u32 {
+    /// Starts closing handshakes, as long as few are under way, of the `sockets` that there are.
+    pub(crate) fn say_goodbye(&mut self, scope: &mut Scope<'_>, sockets: u32) {
         let base = &mut self.base;
         let count = base.links.len() as u32;
         let mut under_way = sockets.saturating_sub(count - base.told);
@@ -292,7 +296,6 @@ impl<W: Workload> Client<W> {
             }
             base.told += 1;
         }
-        count - base.told
     }
 }
 

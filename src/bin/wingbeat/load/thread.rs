@@ -40,7 +40,7 @@ const CROWD: u32 = 8;
 const GRACE_NS: u64 = 5_000_000_000;
 /// How long the closing handshakes may take from when the last of them came to its end.
 const CLOSING_NS: u64 = 1_000_000_000;
-/// As that, while not all have begun: the threads of a crowd take turns.
+/// As that, in a crowd: its threads take turns, and so do those of the server.
 const CLOSING_CROWDED_NS: u64 = 10_000_000_000;
 
 /// What a thread brings back.
@@ -80,8 +80,9 @@ impl Start {
         let _ = set_current_timer_slack(NonZeroU64::new(1_000));
         let mut base = Base::new(self.plan, self.shared, self.index, self.targets, self.handle);
         let is_crowded = base.plan.threads / CROWD >= self.cpus;
-        let wait_max_ns = if is_crowded { WAIT_MAX_CROWDED_NS } else { WAIT_MAX_NS };
-        let part = Engine { seed: self.seed, driver: self.driver, may_spin: self.may_spin, wait_max_ns };
+        let (wait_max_ns, closing_ns) =
+            if is_crowded { (WAIT_MAX_CROWDED_NS, CLOSING_CROWDED_NS) } else { (WAIT_MAX_NS, CLOSING_NS) };
+        let part = Engine { seed: self.seed, driver: self.driver, may_spin: self.may_spin, wait_max_ns, closing_ns };
         match base.plan.mode {
             Mode::Echo => Thread::start(part, Echo::new(&base.plan, base.links.len() as u32), base)?.run(),
             Mode::Fanout => Thread::start(part, Fanout::new(&base), base)?.run(),
@@ -98,6 +99,7 @@ struct Engine {
     driver: SystemSeed,
     may_spin: bool,
     wait_max_ns: u64,
+    closing_ns: u64,
 }
 
 struct Thread<W: Workload> {
@@ -105,6 +107,7 @@ struct Thread<W: Workload> {
     shared: Arc<Shared>,
     may_spin: bool,
     wait_max_ns: u64,
+    closing_ns: u64,
     /// Whether the driver itself waits with the resolution of the clock.
     waits_finely: bool,
     activity: u64,
@@ -114,11 +117,21 @@ struct Thread<W: Workload> {
 
 impl<W: Workload> Thread<W> {
     fn start(engine: Engine, workload: W, base: Base) -> io::Result<Thread<W>> {
-        let Engine { seed, driver, may_spin, wait_max_ns } = engine;
+        let Engine { seed, driver, may_spin, wait_max_ns, closing_ns } = engine;
         let shared = Arc::clone(&base.shared);
         let waits_finely = base.plan.driver == Chosen::Uring;
         let worker = seed.start(driver.start()?, Client { base, workload });
-        Ok(Thread { worker, shared, may_spin, wait_max_ns, waits_finely, activity: 0, worked_at: 0, spun_ns: 0 })
+        Ok(Thread {
+            worker,
+            shared,
+            may_spin,
+            wait_max_ns,
+            closing_ns,
+            waits_finely,
+            activity: 0,
+            worked_at: 0,
+            spun_ns: 0,
+        })
     }
 
     fn run(mut self) -> io::Result<Outcome> {
@@ -181,16 +194,13 @@ impl<W: Workload> Thread<W> {
     fn close(&mut self) -> io::Result<()> {
         self.worker.with(|client, _| client.conclude());
         let mut now = self.shared.clock.now();
-        let (mut sockets, mut changed) = (self.worker.sockets(), now);
-        while self.worker.sockets() > 0 {
-            let all = self.worker.sockets();
-            if mem::replace(&mut sockets, all) != all {
-                changed = now;
+        let (mut sockets, mut patience) = (0, now + self.closing_ns);
+        while now < patience && self.worker.sockets() > 0 {
+            let left = self.worker.sockets();
+            if mem::replace(&mut sockets, left) != left {
+                patience = now + self.closing_ns;
             }
-            let untold = self.worker.with(|client, scope| client.say_goodbye(scope, all));
-            if now - changed >= if untold > 0 { CLOSING_CROWDED_NS } else { CLOSING_NS } {
-                break;
-            }
+            self.worker.with(|client, scope| client.say_goodbye(scope, left));
             now = self.turn(now, now + WAIT_MAX_NS)?;
         }
         Ok(())
