@@ -62,7 +62,7 @@ def wanted_sysctls(connections):
     return {
         "fs.file-max": [2 * connections + 100_000],
         "net.core.somaxconn": [4096],
-        "net.core.netdev_max_backlog": [connections // 50],
+        "net.core.netdev_max_backlog": [20_000 if connections > 50_000 else 1000],
         "net.ipv4.tcp_mem": [pages // 2, pages, pages * 3 // 2],
     }
 
