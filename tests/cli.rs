@@ -261,9 +261,9 @@ fn connections_that_fail_are_told_by_kind() {
     let server = Server::start(&[]);
     let unused = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     for (url, kind) in [
-        (server.url("/nothing"), "handshake_status_404 3"),
-        (server.url("/topics"), "handshake_status_400 3"),
-        (format!("ws://{unused}/"), "connect_refused 3"),
+        (server.url("/topic/x"), "handshake_status_404 3 (the server answered 404 to /topic/x)"),
+        (server.url("/topics"), "handshake_status_400 3 (the server answered 400 to /topics)"),
+        (format!("ws://{unused}/"), "connect_refused 3 (connection refused"),
     ] {
         let (code, _, stderr) = run(&["load", "echo", &url, "-c", "3", "-d", "5s"]);
         assert_eq!((code, stderr.len()), (1, 1), "{stderr:?}");
@@ -400,6 +400,49 @@ fn connections_are_held_and_made() {
     assert!(count(&unix, "messages") > 0);
     drop(server);
     std::fs::remove_dir_all(directory).expect("it can go");
+}
+
+/// Server and client hold more connections than a descriptor table may have entries: each message reaches all of them, and
+/// each ends with its closing handshake.
+#[test]
+fn connections_beyond_one_descriptor_table_get_every_message_and_their_close() {
+    const SUBSCRIBERS: &str = "2499";
+    let limited = || {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n 600 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_wingbeat")]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let uring = wingbeat::driver::DriverChoice::Uring.resolve().is_ok();
+    for driver in if uring { &["epoll", "uring"][..] } else { &["epoll"] } {
+        // The kernel spreads connections by chance: 313 for each worker, give or take 18.
+        let mut server = Server::of(limited(), &["--workers", "8", "--own-fd-table", "--driver", driver]);
+        let (topics, publish) = (server.url("/topics?topic=all"), server.url("/publish?topic=all"));
+        let mut load = limited();
+        load.args(["load", "fanout", &topics, "--publish-url", &publish, "--subscribers", SUBSCRIBERS]);
+        load.args(["-r", "2.5", "-d", "1s", "--warmup", "0s", "--driver", driver, "--json", "-"]);
+        let output = ended(load.spawn().expect("the program starts"));
+        assert_eq!(output.status.code(), Some(0), "{driver}: {}", String::from_utf8_lossy(&output.stderr));
+        let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!((count(&json, "connections"), count(&json, "published")), (2500, 3));
+        assert!(count(&json, "threads") >= 5, "a table holds less than 600");
+        assert_eq!((count(&json, "lost_messages"), &json["errors"]), (0, &serde_json::json!({})));
+        let mut stderr = server.child.stderr.take().expect("a pipe");
+        assert_eq!(server.stop(), 0);
+        let mut log = String::new();
+        stderr.read_to_string(&mut log).expect("its log is text");
+        assert!(log.contains("2500 connections were opened, closed: 2500 with 1000 (peer)"), "{driver}: {log}");
+    }
+}
+
+/// What a server refuses is told, with how many stand.
+#[test]
+fn connections_beyond_the_limit_of_the_server_are_told() {
+    let server = Server::start(&["--max-connections", "3"]);
+    let (code, stdout, stderr) = run(&["load", "idle", &server.url("/echo"), "-c", "5", "-d", "300ms"]);
+    assert_eq!(code, 1, "{stderr:?}");
+    assert!(stdout.contains("3 in ") && stdout.contains(", 2 failed"), "{stdout}");
+    assert!(stdout.contains("handshake_status_503 2 (the server answered 503 to /echo)"), "{stdout}");
 }
 
 #[test]

@@ -49,6 +49,8 @@ counters! {
     received_messages,
     /// Bytes received from sockets.
     received_bytes,
+    /// Pings received.
+    pings,
     /// Payload bytes copied because a message or request did not arrive whole.
     copied_bytes,
     /// Messages taken for connections: replies and deliveries. Each ends as exactly one of the next three.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::proto::{CloseCode, ProtoError, handshake::HandshakeError};
+use rustix::io::Errno;
 use std::{error::Error, fmt, io};
 
 /// What became of a message handed to a connection. May be ignored: the policy decides then.
@@ -56,8 +57,12 @@ pub struct Published {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The kernel's word: refused, unreachable, out of descriptors or ports. Retry may make sense.
+    /// The kernel's word: refused, unreachable, out of ports. Retry may make sense.
     Io(io::ErrorKind),
+    /// The process, or the machine, has no descriptor left: a limit of this side. Retry makes sense when others closed.
+    Descriptors,
+    /// The kernel has no memory left for a socket, or for what watches it. Retry makes sense when others closed.
+    Memory,
     /// The answer was no valid opening handshake, or another status than 101.
     Handshake(HandshakeError),
     /// No answer within [`Limits::handshake_timeout`](super::Limits::handshake_timeout).
@@ -72,6 +77,8 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ConnectError::Io(kind) => write!(f, "{kind}"),
+            ConnectError::Descriptors => f.write_str("no descriptor is left"),
+            ConnectError::Memory => f.write_str("the kernel has no memory left for a socket"),
             ConnectError::Handshake(error) => write!(f, "{error}"),
             ConnectError::Timeout => f.write_str("no answer to the opening handshake in time"),
             ConnectError::Closed => f.write_str("closed before the opening handshake was answered"),
@@ -81,6 +88,17 @@ impl fmt::Display for ConnectError {
 }
 
 impl Error for ConnectError {}
+
+impl ConnectError {
+    /// What the kernel said when a socket was made and told to connect.
+    pub(crate) fn of(error: &io::Error) -> Self {
+        match Errno::from_io_error(error) {
+            Some(Errno::MFILE | Errno::NFILE) => ConnectError::Descriptors,
+            Some(Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC) => ConnectError::Memory,
+            _ => ConnectError::Io(error.kind()),
+        }
+    }
+}
 
 /// How a connection ended: the code, and who or what ended it. Each pair is counted in the metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

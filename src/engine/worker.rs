@@ -406,7 +406,7 @@ impl<H: Handler, D: Driver> Worker<H, D> {
             let options = ConnectOptions { source: dial.target.source };
             match self.driver.connect(&dial.target.address, options) {
                 Ok(id) => self.engine.dialled(id, dial),
-                Err(error) => self.engine.dial_failed(dial, ConnectError::Io(error.kind())),
+                Err(error) => self.engine.dial_failed(dial, ConnectError::of(&error)),
             }
         }
         dials.append(&mut self.engine.core.dials);

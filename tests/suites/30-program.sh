@@ -42,3 +42,16 @@ suite_load_stop() {
   tests/program/figures.py "$json" 'latency_us.p99 > 500000' 'latency_us.p50 < 500000'
   stop_server
 }
+
+suite many "serve and load: 30,000 connections over several descriptor tables, a message to all, all closed with 1000"
+suite_many() {
+  need python3 python3
+  build_wingbeat
+  local driver drivers=(epoll)
+  # The demanded driver starts where io_uring works, and says why where it does not.
+  if "$WINGBEAT" load idle ws://127.0.0.1:9/ --driver uring -c 1 2>&1 | grep -q connect_refused; then drivers+=(uring); fi
+  for driver in "${drivers[@]}"; do
+    (ulimit -n 12000 && benches/million.py --connections 30000 --hold 20s --driver "$driver" --program "$WINGBEAT")
+  done
+  note "30,000 connections: ${drivers[*]}"
+}

@@ -1,12 +1,13 @@
 //! The command line. What it means is decided here; whether it fits together, by the part that uses it.
 #![forbid(unsafe_code)]
 
-use crate::units::{parse_duration, parse_positive_duration, parse_size};
+use crate::units::{parse_duration, parse_positive_duration, parse_rate, parse_size};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
+use wingbeat::engine::Limits;
 
 /// A real-time server engine: a WebSocket server with topics, and a load tool for any WebSocket server.
 ///
@@ -44,6 +45,9 @@ pub(crate) struct ServeArgs {
     /// Largest message accepted, inclusive
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
     pub(crate) max_message: usize,
+    /// Connections at once, all workers together; beyond them 503
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
+    pub(crate) max_connections: usize,
     /// Microseconds to look for work before sleeping, 0 for never [default: adaptive]
     #[arg(long, value_name = "N")]
     pub(crate) spin_us: Option<u32>,
@@ -107,9 +111,9 @@ pub(crate) struct LoadArgs {
     /// How long to measure, after the warm-up
     #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = parse_positive_duration)]
     pub(crate) duration: Duration,
-    /// Messages per second in total, on a schedule that does not wait for answers (open loop)
-    #[arg(short, long, value_name = "N")]
-    pub(crate) rate: Option<NonZeroU64>,
+    /// Messages per second in total, on a schedule that does not wait for answers (open loop); 0.02 is one in 50 s
+    #[arg(short, long, value_name = "N", value_parser = parse_rate)]
+    pub(crate) rate: Option<f64>,
     /// Messages in flight per connection; of broadcasts the burst [default: 1; for answers with --rate: 1024, or 256KiB]
     #[arg(short, long, value_name = "D")]
     pub(crate) pipeline: Option<NonZeroU32>,
@@ -128,7 +132,7 @@ pub(crate) struct LoadArgs {
     /// A subprotocol to offer; may be given more than once
     #[arg(long = "subprotocol", value_name = "NAME")]
     pub(crate) subprotocols: Vec<String>,
-    /// Addresses 127.0.0.1 to 127.0.0.N to connect from [default on loopback: one per 4,000 connections]
+    /// Addresses to connect from, 127.0.0.1 and the N-1 after it [default on loopback: one per 4,000 connections]
     #[arg(long, value_name = "N")]
     pub(crate) source_addresses: Option<NonZeroU32>,
     /// Process to watch for CPU time and memory
@@ -304,6 +308,7 @@ mod tests {
         assert_eq!(args.bind, ["127.0.0.1:4000"]);
         assert_eq!((args.workers, args.driver, args.max_message), (None, DriverChoice::Auto, 1 << 20));
         assert_eq!((args.spin_us, args.slow_consumer), (None, SlowConsumer::Disconnect));
+        assert_eq!(args.max_connections, 1_000_000);
         assert!(!args.own_fd_table && !args.reuse_port);
         let Ok(Command::Serve(args)) = parse_words(
             "serve --bind 0.0.0.0:1 --bind unix:/run/a --workers 3 --driver epoll --max-message 16MiB --spin-us 0 \
@@ -329,7 +334,7 @@ mod tests {
              --subprotocol x --source-addresses 4 --server-pid 7 --json - --html r.html --subscribers 9 --publish-url ws://h/p",
         );
         assert_eq!((args.connections, args.subscribers), (NonZeroU32::new(2), NonZeroU32::new(9)));
-        assert_eq!((args.rate, args.pipeline), (NonZeroU64::new(1000), NonZeroU32::new(16)));
+        assert_eq!((args.rate, args.pipeline), (Some(1000.0), NonZeroU32::new(16)));
         assert_eq!((args.headers.len(), args.subprotocols.len(), args.payload), (2, 1, 1024));
         assert_eq!(args.json.unwrap().as_os_str(), "-");
         let args = load(
@@ -365,6 +370,8 @@ mod tests {
             "load echo ws://h/ -d 10",
             "load echo ws://h/ -d 0s",
             "load echo ws://h/ -r 0",
+            "load echo ws://h/ -r -1",
+            "load echo ws://h/ -r inf",
             "load echo ws://h/ --server-pid me",
             "load channels ws://h/ --traffic loud",
             "load channels ws://h/ --topics 0",

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use wingbeat::driver::{Address, DriverChoice};
 use wingbeat::endpoint::{EndpointHandle, Mail};
-use wingbeat::engine::{self, Config, Drain};
+use wingbeat::engine::{self, Config, Counters, Drain, Snapshot};
 use wingbeat::{Running, Server};
 
 /// Runs `wingbeat serve` until a signal.
@@ -38,7 +38,23 @@ pub(crate) fn serve(args: &ServeArgs, interrupt: Interrupt) -> Result<(), Failur
         tracing::info!("draining");
         handle.drain(Drain::default());
     });
-    running.join().map_err(|error| Failure::cannot("go on", error))
+    let handle = running.handle().clone();
+    let ended = running.join();
+    tell_closes(&handle.metrics());
+    ended.map_err(|error| Failure::cannot("go on", error))
+}
+
+/// How the connections of this run ended, and how many did not.
+fn tell_closes(metrics: &Snapshot) {
+    let closes = metrics.closes.iter().map(|((code, cause), count)| format!("{count} with {code} ({cause})"));
+    let closes = closes.collect::<Vec<_>>().join(", ");
+    let Counters { opened, refused, accept_exhausted, .. } = metrics.counters;
+    tracing::info!("{opened} connections were opened, closed: {}", if closes.is_empty() { "none" } else { &closes });
+    if refused > 0 || accept_exhausted > 0 {
+        tracing::warn!(
+            "{refused} were refused at a limit, accepting stopped {accept_exhausted} times for want of descriptors"
+        );
+    }
 }
 
 /// Starts the workers and returns as soon as all of them listen.
@@ -86,6 +102,7 @@ fn config(args: &ServeArgs) -> Result<Config, Failure> {
     let mut config = Config::default();
     config.limits.message_bytes =
         u32::try_from(args.max_message).map_err(|_| Failure::usage("--max-message must be less than 4GiB"))?;
+    config.limits.connections = args.max_connections;
     if let Some(micros) = args.spin_us {
         config.spin = Duration::from_micros(micros.into());
     }

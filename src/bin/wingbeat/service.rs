@@ -3,6 +3,8 @@
 
 use crate::routes::Route;
 use slab::Slab;
+use std::collections::HashMap;
+use std::rc::Rc;
 use wingbeat::endpoint::{EndpointHandler, Live, Mail};
 use wingbeat::engine::{Answer, ConnId, Encoder, TopicListenerId};
 use wingbeat::{CloseCode, CloseReason, Conn, Handler, Message, Request, Response, Scope, Upgrade};
@@ -10,11 +12,19 @@ use wingbeat::{CloseCode, CloseReason, Conn, Handler, Message, Request, Response
 /// One per worker.
 #[derive(Debug)]
 pub(crate) struct Service {
-    /// Topic names of the connections that have one. They are here so that the others pay nothing for it.
-    names: Slab<Box<str>>,
+    /// The topics of members and publishers.
+    names: Names,
     /// The sockets of the connections that have one.
     sockets: Slab<Box<Live>>,
     endpoint: EndpointHandler,
+}
+
+/// Names of topics, each once however many connections have it.
+#[derive(Debug, Default)]
+struct Names {
+    /// With how many connections have it.
+    names: Slab<(Rc<str>, u32)>,
+    keys: HashMap<Rc<str>, u32>,
 }
 
 /// What a connection is for.
@@ -35,12 +45,7 @@ const _: () = assert!(size_of::<Option<Role>>() == 8);
 impl Service {
     /// What is not this service's own goes to `endpoint`.
     pub(crate) fn new(endpoint: EndpointHandler) -> Self {
-        Service { names: Slab::new(), sockets: Slab::new(), endpoint }
-    }
-
-    /// No name of a client's is that of a channel's topic, so that nobody speaks to channels past their rules.
-    fn keep(&mut self, name: &str) -> u32 {
-        self.names.insert(format!("topics/{name}").into()) as u32
+        Service { names: Names::default(), sockets: Slab::new(), endpoint }
     }
 
     /// The role of a connection to the endpoint. One that is accepted and then refused, because it is no handshake
@@ -74,8 +79,8 @@ impl Handler for Service {
     fn upgrade(&mut self, scope: &mut Scope<'_>, request: &Request<'_>) -> Upgrade<Role> {
         match Route::of(request.path(), request.query()) {
             Route::Echo => Upgrade::Accept(Role::Echo),
-            Route::Topics(name) => Upgrade::Accept(Role::Member(self.keep(&name))),
-            Route::Publish(name) => Upgrade::Accept(Role::Publisher(self.keep(&name))),
+            Route::Topics(name) => Upgrade::Accept(Role::Member(self.names.keep(&name))),
+            Route::Publish(name) => Upgrade::Accept(Role::Publisher(self.names.keep(&name))),
             Route::BadTopic => Upgrade::Reject(bad_topic()),
             // A server may ignore an upgrade that it does not want, and answer (RFC 9110 §7.8).
             Route::Health => Upgrade::Reject(healthy()),
@@ -114,7 +119,7 @@ impl Handler for Service {
 
     fn open(&mut self, conn: &mut Conn<'_>, role: &mut Role) {
         if let Role::Member(key) = role
-            && let Err(error) = conn.subscribe(&self.names[*key as usize])
+            && let Err(error) = conn.subscribe(self.names.name(*key))
         {
             tracing::warn!(%error, "a subscription was refused");
             conn.close(CloseCode::TRY_AGAIN_LATER, "no room for this topic");
@@ -128,7 +133,7 @@ impl Handler for Service {
                 conn.send(message);
             }
             Role::Member(key) | Role::Publisher(key) => {
-                conn.publish(&self.names[*key as usize], message);
+                conn.publish(self.names.name(*key), message);
             }
             Role::Socket(_) => self.hand_on(role, |endpoint, live| endpoint.message(conn, live, message)),
         }
@@ -137,9 +142,7 @@ impl Handler for Service {
     fn close(&mut self, scope: &mut Scope<'_>, role: Role, reason: CloseReason) {
         match role {
             Role::Echo => {}
-            Role::Member(key) | Role::Publisher(key) => {
-                self.names.remove(key as usize);
-            }
+            Role::Member(key) | Role::Publisher(key) => self.names.give_up(key),
             Role::Socket(key) => {
                 let live = self.sockets.remove(key as usize);
                 self.endpoint.close(scope, *live, reason);
@@ -186,10 +189,53 @@ impl Handler for Service {
     }
 }
 
+impl Names {
+    /// The key of a client's topic, for one more connection. No name of a client's is that of a channel's topic, so that
+    /// nobody speaks to channels past their rules.
+    fn keep(&mut self, name: &str) -> u32 {
+        let name: Rc<str> = format!("topics/{name}").into();
+        let names = &mut self.names;
+        let key = *self.keys.entry(name).or_insert_with_key(|name| names.insert((Rc::clone(name), 0)) as u32);
+        names[key as usize].1 += 1;
+        key
+    }
+
+    fn name(&self, key: u32) -> &str {
+        &self.names[key as usize].0
+    }
+
+    /// A connection has the topic no more.
+    fn give_up(&mut self, key: u32) {
+        let connections = &mut self.names[key as usize].1;
+        *connections -= 1;
+        if *connections == 0 {
+            let (name, _) = self.names.remove(key as usize);
+            self.keys.remove(&name);
+        }
+    }
+}
+
 fn healthy() -> Response {
     Response::text(200, "ok\n")
 }
 
 fn bad_topic() -> Response {
     Response::text(400, "?topic=NAME is needed: 1 to 255 bytes of UTF-8, percent-encoded\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_kept_once_and_goes_with_its_last_connection() {
+        let mut names = Names::default();
+        let (a, b) = (names.keep("a"), names.keep("b"));
+        assert_eq!((names.keep("a"), names.name(a), names.name(b)), (a, "topics/a", "topics/b"));
+        names.give_up(a);
+        assert_eq!((names.name(a), names.names.len()), ("topics/a", 2));
+        names.give_up(a);
+        names.give_up(b);
+        assert!(names.names.is_empty() && names.keys.is_empty());
+    }
 }

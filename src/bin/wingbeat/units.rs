@@ -42,6 +42,16 @@ pub(crate) fn parse_positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Parses a number per second: `100`, `0.02`.
+pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate));
+    rate.ok_or_else(|| "a rate is a number per second above 0, such as 1000 or 0.02".into())
+}
+
+/// One in a year, and more than any machine sends.
+const RATE_MIN: f64 = 1.0 / (365.0 * 24.0 * 3600.0);
+const RATE_MAX: f64 = 1e9;
+
 /// A year: far above any run, far below what overflows when it is added to a clock.
 const MICROS_MAX: u64 = 365 * 24 * 3_600_000_000;
 

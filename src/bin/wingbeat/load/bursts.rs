@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use wingbeat::{Conn, Scope};
 
-/// A publisher that waits for so long takes what it waits for as lost, and goes on.
+/// A publisher that waits for so long takes what it waits for as lost, and goes on; for longer the more subscribers.
 const PATIENCE_NS: u64 = 2_000_000_000;
 
 /// How a message is written.
@@ -37,6 +37,7 @@ pub(crate) struct Bursts<P> {
     schedule: Option<Schedule>,
     is_open_loop: bool,
     is_running: bool,
+    patience_ns: u64,
     /// When publishers are next looked at for one that waits in vain.
     patience_ends: u64,
 }
@@ -57,6 +58,7 @@ impl<P: Publish> Bursts<P> {
             schedule: None,
             is_open_loop: plan.rate.is_some(),
             is_running: false,
+            patience_ns: plan.patience_ns(PATIENCE_NS),
             patience_ends: 0,
         }
     }
@@ -84,7 +86,7 @@ impl<P: Publish> Bursts<P> {
         self.schedule = Schedule::new(&base.plan, senders, times.begin, self.burst);
         if !self.is_open_loop {
             let now = base.now();
-            self.patience_ends = now + PATIENCE_NS;
+            self.patience_ends = now + self.patience_ns;
             (0..self.publishers).for_each(|index| {
                 let number = base.number(index);
                 self.release(base, scope, number, now);
@@ -96,6 +98,8 @@ impl<P: Publish> Bursts<P> {
     pub(crate) fn arrive(&mut self, base: &mut Base, subscriber: u32, stamp: Stamp) -> bool {
         let arrival = self.ledgers[subscriber as usize].as_mut().map(|l| l.arrive(stamp.publisher, stamp.sequence));
         match arrival {
+            // It was counted as lost when it was awaited no longer.
+            None if base.is_over() => {}
             None | Some(Arrival::Foreign) => base.recorder.error(ErrorKind::WrongContents),
             Some(Arrival::Stale) => base.recorder.error(ErrorKind::OutOfOrder),
             Some(Arrival::New { skipped }) => {
@@ -200,9 +204,9 @@ impl<P: Publish> Bursts<P> {
         if now < self.patience_ends {
             return;
         }
-        self.patience_ends = now + PATIENCE_NS / 4;
+        self.patience_ends = now + self.patience_ns / 4;
         for index in 0..self.publishers {
-            if now.saturating_sub(self.sent_at[index as usize]) >= PATIENCE_NS {
+            if now.saturating_sub(self.sent_at[index as usize]) >= self.patience_ns {
                 let number = base.number(index);
                 self.release(base, scope, number, now);
             }

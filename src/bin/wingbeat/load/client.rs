@@ -14,8 +14,8 @@ use wingbeat::{
     CloseCause, CloseReason, Conn, ConnId, ConnectError, Handle, Handler, Message, Request, Response, Scope, Upgrade,
 };
 
-/// Connections of one thread that are being made at once.
-const CONNECTING_MAX: u32 = 256;
+/// Closing handshakes of one thread that are under way at once: few enough that each ends within its time.
+const CLOSING_MAX: u32 = 256;
 /// Messages after which the clock is read again within a turn.
 const MESSAGES_PER_READING: u8 = 16;
 
@@ -98,6 +98,10 @@ pub(crate) struct Base {
     targets: Targets,
     next: u32,
     connecting: u32,
+    /// How many may be, at once.
+    connecting_max: u32,
+    /// Connections below this index have been told that it is over.
+    told: u32,
     is_over: bool,
 }
 
@@ -151,6 +155,7 @@ impl Base {
         Base {
             recorder: Recorder::new(Arc::clone(&shared.live[thread as usize])),
             clock: MessageClock { clock: shared.clock, reading: 0, left: 0 },
+            connecting_max: plan.connecting_max(),
             plan,
             shared,
             handle,
@@ -160,6 +165,7 @@ impl Base {
             targets,
             next,
             connecting: 0,
+            told: 0,
             is_over: false,
         }
     }
@@ -178,6 +184,11 @@ impl Base {
     /// The time now.
     pub(crate) fn now(&mut self) -> u64 {
         self.clock.read()
+    }
+
+    /// Whether nothing is to be sent any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
     }
 
     /// A connection that stands.
@@ -226,7 +237,7 @@ impl Base {
 
     /// Makes more connections, as many at once as is polite.
     fn dial_more(&mut self, scope: &mut Scope<'_>) {
-        while self.connecting < CONNECTING_MAX && (self.next as usize) < self.links.len() && !self.is_over {
+        while self.connecting < self.connecting_max && (self.next as usize) < self.links.len() && !self.is_over {
             self.dial(scope, self.next);
             self.next += 1;
             self.connecting += 1;
@@ -268,13 +279,22 @@ impl<W: Workload> Client<W> {
         self.base.shared.stopped.fetch_add(1, Ordering::Release);
     }
 
-    /// Counts what is missing, and closes all connections.
-    pub(crate) fn conclude(&mut self, scope: &mut Scope<'_>) {
+    /// Counts what is missing.
+    pub(crate) fn conclude(&mut self) {
         self.workload.conclude(&mut self.base);
-        for index in 0..self.base.links.len() as u32 {
-            if let Some(mut conn) = self.base.conn(scope, index) {
+    }
+
+    /// Starts closing handshakes, as long as few are under way, of the `sockets` that there are.
+    pub(crate) fn say_goodbye(&mut self, scope: &mut Scope<'_>, sockets: u32) {
+        let base = &mut self.base;
+        let count = base.links.len() as u32;
+        let mut under_way = sockets.saturating_sub(count - base.told);
+        while base.told < count && under_way < CLOSING_MAX {
+            if let Some(mut conn) = base.conn(scope, base.told) {
                 conn.close(wingbeat::CloseCode::NORMAL, "");
+                under_way += 1;
             }
+            base.told += 1;
         }
     }
 }
@@ -345,6 +365,8 @@ fn connect_error(error: ConnectError) -> ErrorKind {
     match error {
         ConnectError::Io(io::ErrorKind::ConnectionRefused) => ErrorKind::ConnectRefused,
         ConnectError::Io(io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse) => ErrorKind::ConnectNoAddress,
+        ConnectError::Descriptors => ErrorKind::ConnectNoDescriptor,
+        ConnectError::Memory | ConnectError::Io(io::ErrorKind::OutOfMemory) => ErrorKind::ConnectNoMemory,
         ConnectError::Io(io::ErrorKind::TimedOut) => ErrorKind::ConnectTimeout,
         ConnectError::Handshake(HandshakeError::Refused(status)) => ErrorKind::HandshakeStatus(status),
         ConnectError::Handshake(_) => ErrorKind::HandshakeInvalid,

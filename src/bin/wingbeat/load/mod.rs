@@ -23,6 +23,7 @@ mod phoenix;
 mod plan;
 mod plot;
 mod procfs;
+mod reason;
 mod report;
 mod run;
 mod schedule;

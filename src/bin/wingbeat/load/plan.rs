@@ -13,12 +13,20 @@ use wingbeat::driver::{Address, Chosen, DriverChoice};
 
 /// Connections from one source address at most: beyond that the kernel scans long for a free port.
 const CONNECTIONS_PER_SOURCE: u32 = 4_000;
-/// Descriptors that a process or thread needs beside its connections.
+/// Descriptors that a process or thread needs beside its connections, and beside [`DESCRIPTORS_PER_THREAD`].
 const SPARE_DESCRIPTORS: u64 = 64;
+/// Descriptors that each thread has open before any has a table of its own: its waker, and what that wakes. Every table
+/// begins with a copy of them.
+const DESCRIPTORS_PER_THREAD: u64 = 2;
 /// Messages in flight per connection when a rate is given and no pipeline: the schedule decides, memory is bounded.
 const OPEN_LOOP_IN_FLIGHT: u32 = 1_024;
 /// Bytes in flight per connection at most, in the same case; one message always fits.
 const OPEN_LOOP_BYTES: usize = 256 << 10;
+
+/// Connections that are being made at once, by all threads together.
+const CONNECTING_MAX: u32 = 4_096;
+/// A server on a busy machine delivers no more slowly than this.
+const DELIVERY_NS_MAX: u64 = 50_000;
 
 /// A run that makes sense.
 #[derive(Clone, Debug)]
@@ -39,7 +47,7 @@ pub(crate) struct Plan {
     pub(crate) warmup: Duration,
     pub(crate) duration: Duration,
     /// Messages per second of all connections together; none for a closed loop.
-    pub(crate) rate: Option<u64>,
+    pub(crate) rate: Option<f64>,
     /// Messages in flight per connection at most; in fanout the burst.
     pub(crate) pipeline: u32,
     /// Messages that a publisher sends at a time.
@@ -135,7 +143,7 @@ impl Plan {
             own_fd_tables,
             warmup: if is_silent(args) { Duration::ZERO } else { args.warmup },
             duration: args.duration,
-            rate: args.rate.map(|rate| rate.get()),
+            rate: args.rate,
             pipeline,
             burst: args.pipeline.map_or(1, |burst| burst.get()),
             payload: args.payload,
@@ -163,12 +171,24 @@ impl Plan {
     /// Messages per second that are replied to, and as many that are broadcast if there are both.
     pub(crate) fn rate_of_each_kind(&self) -> Option<f64> {
         let has_both = self.channels.as_ref().is_some_and(|channels| channels.traffic == Traffic::Both);
-        self.rate.map(|rate| rate as f64 / if has_both { 2.0 } else { 1.0 })
+        self.rate.map(|rate| rate / if has_both { 2.0 } else { 1.0 })
     }
 
     /// Connections of all kinds.
     pub(crate) fn total(&self) -> u32 {
         self.connections + self.subscribers
+    }
+
+    /// Connections that each thread makes at once: few enough that all of them together fit into the queues of the server,
+    /// and each is answered in time.
+    pub(crate) fn connecting_max(&self) -> u32 {
+        (CONNECTING_MAX / self.threads).clamp(8, 256)
+    }
+
+    /// How long one message may take to reach all subscribers before it counts as lost, in nanoseconds; not less than
+    /// `least`.
+    pub(crate) fn patience_ns(&self, least: u64) -> u64 {
+        least + u64::from(self.subscribers) * DELIVERY_NS_MAX
     }
 
     /// How many of `count` things the thread `index` has: they are dealt in turn.
@@ -268,22 +288,39 @@ fn is_answered(args: &LoadArgs) -> bool {
 
 /// How many threads, and whether each needs its own descriptor table.
 fn threads(args: &LoadArgs, machine: Machine, total: u32) -> Result<(u32, bool), Failure> {
-    let per_table = machine.descriptors.saturating_sub(SPARE_DESCRIPTORS).max(1);
     // In connect the next connection is made while the last is still closing.
     let descriptors = u64::from(total) * if args.mode == Mode::Connect { 2 } else { 1 };
-    let own_fd_tables = descriptors > per_table;
-    let needed = u32::try_from(descriptors.div_ceil(per_table)).unwrap_or(u32::MAX);
+    let Some(needed) = tables(descriptors, machine.descriptors) else {
+        let limit = machine.descriptors;
+        return Err(Failure::usage(format!("no number of --threads holds that many: a descriptor table has {limit}")));
+    };
     let threads = match args.threads {
         None => (machine.cpus / 2).clamp(1, total).max(needed),
         Some(threads) => u32::try_from(threads.get()).unwrap_or(u32::MAX).min(total),
     };
-    if threads < needed {
+    let per_table = per_table(threads, machine.descriptors);
+    if u64::from(threads) * per_table < descriptors {
         return Err(Failure::usage(format!(
             "--threads must be at least {needed}: one descriptor table holds {per_table} connections"
         )));
     }
-    Ok((threads, own_fd_tables))
+    Ok((threads, needed > 1))
 }
+
+/// Connections that fit into the descriptor table of each of so many threads.
+fn per_table(threads: u32, limit: u64) -> u64 {
+    limit.saturating_sub(SPARE_DESCRIPTORS + DESCRIPTORS_PER_THREAD * u64::from(threads)).max(1)
+}
+
+/// The smallest number of threads whose tables hold so many connections; none if no number does.
+fn tables(connections: u64, limit: u64) -> Option<u32> {
+    let most = u32::try_from(limit.saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS_PER_THREAD / 2).unwrap_or(u32::MAX);
+    // Beyond `most` each further thread takes more room than it brings.
+    (1..=most.clamp(1, THREADS_MAX)).find(|&threads| u64::from(threads) * per_table(threads, limit) >= connections)
+}
+
+/// More threads than a machine starts.
+const THREADS_MAX: u32 = 1 << 16;
 
 fn sources(args: &LoadArgs, address: &Address, total: u32) -> Result<u32, Failure> {
     match (args.source_addresses, is_loopback_v4(address)) {

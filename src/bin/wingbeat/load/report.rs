@@ -1,6 +1,8 @@
 //! The result as text, and as JSON.
 #![forbid(unsafe_code)]
 
+use super::reason::resource;
+use super::stats::ErrorKind;
 use super::summary::{LatencyMicros, Summary};
 use crate::units::{bytes, count, micros};
 use std::fmt::{self, Write};
@@ -26,6 +28,7 @@ impl Summary {
         row("latency", latency(self.latency_us));
         row("server", self.server());
         row("client", self.client_cpu_share.map(|share| format!("{} of its CPU", percent(share))));
+        row("pings", (self.pings > 0).then(|| format!("{} answered", self.pings)));
         row("errors", Some(self.error_list()));
         rows
     }
@@ -88,9 +91,15 @@ impl Summary {
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 
-    /// Errors by kind, and lost messages.
+    /// Errors by kind, with what they mean, and lost messages.
     pub(crate) fn error_list(&self) -> String {
-        let mut parts: Vec<_> = self.errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        let mut resources = resource(&self.url).to_owned();
+        if let Some(other) = self.publish_url.as_deref().map(resource).filter(|other| *other != resources) {
+            resources += &format!(" or {other}");
+        }
+        let reason = |kind: ErrorKind| kind.reason(&resources).map(|text| format!(" ({text})")).unwrap_or_default();
+        let part = |(kind, count): (ErrorKind, u64)| format!("{kind} {count}{}", reason(kind));
+        let mut parts: Vec<_> = self.errors.iter().map(part).collect();
         parts.extend(self.lost_messages.filter(|&lost| lost > 0).map(|lost| format!("lost messages {lost}")));
         if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
     }
@@ -176,6 +185,8 @@ mod tests {
         let kinds = [
             ConnectRefused,
             ConnectNoAddress,
+            ConnectNoDescriptor,
+            ConnectNoMemory,
             ConnectTimeout,
             ConnectFailed,
             HandshakeStatus(503),
@@ -210,7 +221,7 @@ mod tests {
             "p50 499 ms", // of 1 to 999 ms
             "1000.000 us per message",
             "100 B per connection",
-            "closed_1013 1, lost messages 1",
+            "closed_1013 1 (the server closed with code 1013), lost messages 1",
             "The client was the bottleneck",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");

@@ -1,7 +1,7 @@
 //! A run from the outside: starts the threads, watches server and client, and computes the result.
 #![forbid(unsafe_code)]
 
-use super::client::Targets;
+use super::client::{GoOn, Targets};
 use super::plan::{Machine, Plan};
 use super::procfs::{CpuTimes, Process};
 use super::shared::{Shared, Times};
@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use wingbeat::driver::SystemSeed;
-use wingbeat::engine::{Config, Limits, group};
+use wingbeat::engine::{Config, Handle, Limits, group};
 
 /// Time for all threads to see that the run begins.
 const HEADSTART_NS: u64 = 20_000_000;
@@ -32,6 +32,8 @@ pub(crate) struct Run {
     threads: Vec<JoinHandle<io::Result<Outcome>>>,
     machine: Machine,
     server: Option<Watched>,
+    /// To the threads' workers.
+    handle: Handle<GoOn>,
 }
 
 /// The server's process, and what it used by when.
@@ -79,17 +81,18 @@ impl Run {
         let drivers = drivers.map_err(cannot)?;
         let wakers: Vec<_> = drivers.iter().map(SystemSeed::waker).collect();
         let (seeds, handle) = group(&wakers, config);
-        let mut run = Run { plan, shared, threads: Vec::new(), machine, server };
+        let mut run = Run { plan, shared, threads: Vec::new(), machine, server, handle };
         for (index, (seed, driver)) in seeds.into_iter().zip(drivers).enumerate() {
             let start = Start {
                 plan: Arc::clone(&run.plan),
                 shared: Arc::clone(&run.shared),
                 index: index as u32,
                 targets: targets.clone(),
-                handle: handle.clone(),
+                handle: run.handle.clone(),
                 seed,
                 driver,
                 may_spin: run.plan.threads < machine.cpus,
+                cpus: machine.cpus,
             };
             let thread = thread::Builder::new().name(format!("load-{index}")).spawn(|| start.run());
             run.threads.push(thread.map_err(cannot)?);
@@ -196,6 +199,7 @@ impl Run {
         Observed {
             duration_s: times.map_or(0.0, |times| seconds(self.shared.end().saturating_sub(times.window.start))),
             connect_s: if connects { 0.0 } else { seconds(self.shared.last_connected()) },
+            pings: self.handle.metrics().counters.pings,
             connected: if connects { self.plan.connections } else { progress.connected },
             connections_failed: failed,
             subscribers: self.shared.credits.joined(),

@@ -344,6 +344,10 @@ pub(crate) enum ErrorKind {
     ConnectRefused,
     /// No free local port or address is left.
     ConnectNoAddress,
+    /// No descriptor was left here.
+    ConnectNoDescriptor,
+    /// The kernel had no memory left for a socket.
+    ConnectNoMemory,
     /// Nobody answered.
     ConnectTimeout,
     /// The connection could not be made for another reason.
@@ -385,6 +389,8 @@ impl fmt::Display for ErrorKind {
         f.write_str(match self {
             ErrorKind::ConnectRefused => "connect_refused",
             ErrorKind::ConnectNoAddress => "connect_no_address",
+            ErrorKind::ConnectNoDescriptor => "connect_no_descriptor",
+            ErrorKind::ConnectNoMemory => "connect_no_memory",
             ErrorKind::ConnectTimeout => "connect_timeout",
             ErrorKind::ConnectFailed => "connect_failed",
             ErrorKind::HandshakeStatus(status) => return write!(f, "handshake_status_{status}"),

@@ -20,7 +20,8 @@ pub(crate) struct Summary {
     pub(crate) payload_bytes: Option<u64>,
     pub(crate) binary: Option<bool>,
     pub(crate) pipeline: Option<u32>,
-    pub(crate) rate_per_s: Option<u64>,
+    #[serde(serialize_with = "whole_if_it_is")]
+    pub(crate) rate_per_s: Option<f64>,
     pub(crate) threads: u32,
     pub(crate) source_addresses: u32,
     pub(crate) warmup_s: f64,
@@ -30,6 +31,7 @@ pub(crate) struct Summary {
     pub(crate) connections_failed: u32,
     pub(crate) subscribers: Option<u32>,
     pub(crate) connect_s: f64,
+    pub(crate) pings: u64,
     pub(crate) messages: Option<u64>,
     pub(crate) bytes: Option<u64>,
     pub(crate) published: Option<u64>,
@@ -80,6 +82,7 @@ pub(crate) struct ChannelFigures {
 /// Latencies in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct LatencyMicros {
+    pub(crate) min: f64,
     pub(crate) mean: f64,
     pub(crate) p50: f64,
     pub(crate) p90: f64,
@@ -103,6 +106,8 @@ pub(crate) struct Observed {
     pub(crate) duration_s: f64,
     /// Seconds that the connections took to stand.
     pub(crate) connect_s: f64,
+    /// Pings of the server, over the whole run; each was answered.
+    pub(crate) pings: u64,
     /// Connections that stood, subscribers among them.
     pub(crate) connected: u32,
     pub(crate) connections_failed: u32,
@@ -160,6 +165,7 @@ impl Summary {
             connections_failed: seen.connections_failed,
             subscribers: (plan.mode == Mode::Fanout).then_some(seen.subscribers),
             connect_s: seen.connect_s,
+            pings: seen.pings,
             messages: sends.then_some(tally.messages),
             bytes: sends.then_some(tally.bytes),
             published: publishes.then_some(tally.published),
@@ -252,6 +258,7 @@ impl LatencyMicros {
     fn of(latencies: &Latencies) -> Option<LatencyMicros> {
         let at = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
         (!latencies.is_empty()).then(|| LatencyMicros {
+            min: latencies.min() as f64 / 1e3,
             mean: latencies.mean() / 1e3,
             p50: at(0.5),
             p90: at(0.9),
@@ -284,6 +291,14 @@ fn curve(latencies: &Latencies) -> Vec<Percentile> {
 
 fn ratio(value: f64, by: f64) -> Option<f64> {
     (by > 0.0).then_some(value / by)
+}
+
+/// A rate as a whole number, where it is one.
+fn whole_if_it_is<S: Serializer>(rate: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match rate {
+        Some(rate) if rate.fract() == 0.0 => serializer.serialize_u64(*rate as u64),
+        rate => rate.serialize(serializer),
+    }
 }
 
 fn errors_by_name<S: Serializer>(errors: &Errors, serializer: S) -> Result<S::Ok, S::Error> {
@@ -326,6 +341,7 @@ pub(crate) mod tests {
         let seen = Observed {
             duration_s: 2.0,
             connect_s: 0.25,
+            pings: 7,
             connected: 50,
             connections_failed: 1,
             subscribers: 49,

@@ -32,10 +32,16 @@ const SPIN_BEFORE_DUE_NS: u64 = 100_000;
 const SPIN_AFTER_WORK_NS: u64 = 50_000;
 /// A turn in which nothing happened takes less CPU time than this; what is longer, the thread was not running.
 const IDLE_TURN_NS: u64 = 5_000;
-/// How long answers may take to come after the end.
+/// As that, if there are many more threads than CPUs: what their waking costs must not show.
+const WAIT_MAX_CROWDED_NS: u64 = 50_000_000;
+/// Threads per CPU that are a crowd.
+const CROWD: u32 = 8;
+/// How long answers may take to come after the end; for longer the more subscribers there are.
 const GRACE_NS: u64 = 5_000_000_000;
-/// How long the closing handshakes may take.
+/// How long the closing handshakes may take from when the last of them came to its end.
 const CLOSING_NS: u64 = 1_000_000_000;
+/// As that, in a crowd: its threads take turns, and so do those of the server.
+const CLOSING_CROWDED_NS: u64 = 10_000_000_000;
 
 /// What a thread brings back.
 #[derive(Debug)]
@@ -58,6 +64,7 @@ pub(crate) struct Start {
     pub(crate) driver: SystemSeed,
     /// Whether there is a CPU to spin on.
     pub(crate) may_spin: bool,
+    pub(crate) cpus: u32,
 }
 
 impl Start {
@@ -72,7 +79,10 @@ impl Start {
         // Without it the kernel may end a fine wait 50 us late. If it is refused, it does.
         let _ = set_current_timer_slack(NonZeroU64::new(1_000));
         let mut base = Base::new(self.plan, self.shared, self.index, self.targets, self.handle);
-        let part = (self.seed, self.driver, self.may_spin);
+        let is_crowded = base.plan.threads / CROWD >= self.cpus;
+        let (wait_max_ns, closing_ns) =
+            if is_crowded { (WAIT_MAX_CROWDED_NS, CLOSING_CROWDED_NS) } else { (WAIT_MAX_NS, CLOSING_NS) };
+        let part = Engine { seed: self.seed, driver: self.driver, may_spin: self.may_spin, wait_max_ns, closing_ns };
         match base.plan.mode {
             Mode::Echo => Thread::start(part, Echo::new(&base.plan, base.links.len() as u32), base)?.run(),
             Mode::Fanout => Thread::start(part, Fanout::new(&base), base)?.run(),
@@ -83,10 +93,21 @@ impl Start {
     }
 }
 
+/// What a thread has of the engine, and how it waits.
+struct Engine {
+    seed: WorkerSeed<GoOn>,
+    driver: SystemSeed,
+    may_spin: bool,
+    wait_max_ns: u64,
+    closing_ns: u64,
+}
+
 struct Thread<W: Workload> {
     worker: Worker<Client<W>, SystemDriver>,
     shared: Arc<Shared>,
     may_spin: bool,
+    wait_max_ns: u64,
+    closing_ns: u64,
     /// Whether the driver itself waits with the resolution of the clock.
     waits_finely: bool,
     activity: u64,
@@ -95,15 +116,22 @@ struct Thread<W: Workload> {
 }
 
 impl<W: Workload> Thread<W> {
-    fn start(
-        (seed, driver, may_spin): (WorkerSeed<GoOn>, SystemSeed, bool),
-        workload: W,
-        base: Base,
-    ) -> io::Result<Thread<W>> {
+    fn start(engine: Engine, workload: W, base: Base) -> io::Result<Thread<W>> {
+        let Engine { seed, driver, may_spin, wait_max_ns, closing_ns } = engine;
         let shared = Arc::clone(&base.shared);
         let waits_finely = base.plan.driver == Chosen::Uring;
         let worker = seed.start(driver.start()?, Client { base, workload });
-        Ok(Thread { worker, shared, may_spin, waits_finely, activity: 0, worked_at: 0, spun_ns: 0 })
+        Ok(Thread {
+            worker,
+            shared,
+            may_spin,
+            wait_max_ns,
+            closing_ns,
+            waits_finely,
+            activity: 0,
+            worked_at: 0,
+            spun_ns: 0,
+        })
     }
 
     fn run(mut self) -> io::Result<Outcome> {
@@ -128,7 +156,7 @@ impl<W: Workload> Thread<W> {
                 self.close()?;
                 return Ok(None);
             }
-            self.turn(now, now + WAIT_MAX_NS)?;
+            self.turn(now, now + self.wait_max_ns)?;
         }
     }
 
@@ -142,7 +170,7 @@ impl<W: Workload> Thread<W> {
                 self.spun_ns = 0;
             }
             let due = self.worker.with(|client, _| client.workload.next_at()).unwrap_or(u64::MAX);
-            now = self.turn(now, due.min(now + WAIT_MAX_NS))?;
+            now = self.turn(now, due.min(now + self.wait_max_ns))?;
         }
         let busy = at_start.flatten().zip(own_thread_cpu_ns().ok()).map(|(start, end)| end - start);
         let busy = busy.map(|ns| ns.saturating_sub(self.spun_ns));
@@ -154,7 +182,8 @@ impl<W: Workload> Thread<W> {
     /// Takes the answers that are still to come.
     fn settle(&mut self) -> io::Result<()> {
         let mut now = self.shared.clock.now();
-        let patience = self.shared.end().saturating_add(GRACE_NS);
+        let patience = self.worker.with(|client, _| client.base.plan.patience_ns(GRACE_NS));
+        let patience = self.shared.end().saturating_add(patience);
         while now < patience && !self.worker.with(|client, _| client.workload.is_settled(&client.base)) {
             now = self.turn(now, now + WAIT_MAX_NS)?;
         }
@@ -163,10 +192,15 @@ impl<W: Workload> Thread<W> {
 
     /// Says goodbye on all connections.
     fn close(&mut self) -> io::Result<()> {
-        self.worker.with(|client, scope| client.conclude(scope));
+        self.worker.with(|client, _| client.conclude());
         let mut now = self.shared.clock.now();
-        let patience = now + CLOSING_NS;
+        let (mut sockets, mut patience) = (0, now + self.closing_ns);
         while now < patience && self.worker.sockets() > 0 {
+            let left = self.worker.sockets();
+            if mem::replace(&mut sockets, left) != left {
+                patience = now + self.closing_ns;
+            }
+            self.worker.with(|client, scope| client.say_goodbye(scope, left));
             now = self.turn(now, now + WAIT_MAX_NS)?;
         }
         Ok(())
