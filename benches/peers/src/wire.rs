@@ -166,8 +166,8 @@ fn echo(data: &mut [u8], most: usize) -> Echoed {
         written += payload;
         at = start + payload;
     }
-    let begin = if at == 0 { written } else { KEY_LENGTH };
-    Echoed { replies: begin..written, consumed: at, closing }
+    let replies = if at == 0 { 0..0 } else { KEY_LENGTH..written };
+    Echoed { replies, consumed: at, closing }
 }
 
 /// Header bytes without the masking key, and payload bytes, of a frame that is there as a whole.
