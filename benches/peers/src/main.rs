@@ -235,7 +235,7 @@ impl Session {
         self.keep(kind, load, rounds);
         for (driver, _) in &rounds.ours {
             let floor = rounds.peers.iter().find(|(peer, _)| peer.floor_of == Some(*driver));
-            let [floor, uws] = [floor.map_or("", |(peer, _)| peer.name), "uws"];
+            let floor = floor.map_or("", |(peer, _)| peer.name);
             let (beside_floor, beside_uws) = (rounds.pairs(floor, *driver), rounds.pairs("uws", *driver));
             let (floor, uws) = ((beside_floor.as_deref(), goal(floor)), (beside_uws.as_deref(), goal("uws")));
             report::figures_row(load, *driver, floor, uws);

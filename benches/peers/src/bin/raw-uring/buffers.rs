@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 /// The number by which receives name these buffers.
 pub const GROUP: u16 = 0;
-/// A power of two, as the kernel asks.
-const COUNT: u16 = 16;
-const SIZE: usize = 32 * 1024;
+/// Buffers, a power of two as the kernel asks, and bytes of each: 512 KiB in all. Filled piece by piece they are few, so
+/// that few frames are cut at their ends; where each receive takes one, they are many.
+const SHARED: (u16, usize) = (2, 256 * 1024);
+const WHOLE: (u16, usize) = (64, 8 * 1024);
 const PAGE: usize = 4096;
 
 /// A piece of a buffer, or of what was received into it.
@@ -37,11 +38,13 @@ struct Buffer {
 
 /// The buffers of one ring. They live as long as the process.
 pub struct Buffers {
-    /// `COUNT` entries, shared with the kernel; the last two bytes of the first are the tail.
+    /// One for each buffer, shared with the kernel; the last two bytes of the first are the tail.
     entries: NonNull<BufRingEntry>,
-    /// `COUNT` times `SIZE` bytes.
+    /// All buffers, one after the other.
     memory: NonNull<u8>,
-    buffers: [Buffer; COUNT as usize],
+    /// Bytes of one.
+    size: usize,
+    buffers: Vec<Buffer>,
     tail: u16,
     /// Buffers that the kernel may fill.
     provided: usize,
@@ -54,19 +57,18 @@ impl Buffers {
     /// # Errors
     /// What the kernel says: it knows no such rings, or has no memory to pin for it.
     pub fn register(submitter: &Submitter<'_>) -> io::Result<Self> {
-        let entries = allocate(usize::from(COUNT) * size_of::<BufRingEntry>()).cast();
-        let memory = allocate(usize::from(COUNT) * SIZE);
-        let register = |flags| {
-            // SAFETY: `entries` has room for `COUNT` of them and is never freed.
-            unsafe { submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, COUNT, GROUP, flags) }
-        };
-        let incremental = register(IOU_PBUF_RING_INC as u16).is_ok();
-        if !incremental {
-            register(0)?;
-        }
-        let buffers = [Buffer::default(); COUNT as usize];
-        let mut buffers = Self { entries, memory, buffers, tail: 0, provided: 0, incremental };
-        (0..COUNT).for_each(|number| buffers.provide(number));
+        Self::register_shape(submitter, SHARED, true).or_else(|_| Self::register_shape(submitter, WHOLE, false))
+    }
+
+    fn register_shape(submitter: &Submitter<'_>, (count, size): (u16, usize), incremental: bool) -> io::Result<Self> {
+        let entries = allocate(usize::from(count) * size_of::<BufRingEntry>()).cast::<BufRingEntry>();
+        let memory = allocate(usize::from(count) * size);
+        let flags = if incremental { IOU_PBUF_RING_INC as u16 } else { 0 };
+        // SAFETY: `entries` has room for `count` of them and is never freed.
+        unsafe { submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, count, GROUP, flags)? };
+        let buffers = vec![Buffer::default(); usize::from(count)];
+        let mut buffers = Self { entries, memory, size, buffers, tail: 0, provided: 0, incremental };
+        (0..count).for_each(|number| buffers.provide(number));
         Ok(buffers)
     }
 
@@ -78,9 +80,9 @@ impl Buffers {
     /// The next `length` bytes of a buffer, which a completion has just said to be filled. To be released once.
     pub fn filled(&mut self, buffer: u16, length: usize, more_follows: bool) -> Piece {
         let state = &mut self.buffers[usize::from(buffer)];
-        let piece = Piece { buffer, at: usize::from(buffer) * SIZE + state.filled, length };
+        let piece = Piece { buffer, at: usize::from(buffer) * self.size + state.filled, length };
         state.filled += length;
-        assert!(state.filled <= SIZE, "the kernel filled more than there was");
+        assert!(state.filled <= self.size, "the kernel filled more than there was");
         state.users += 1;
         // Without bytes, an incremental buffer stays in the ring.
         if !more_follows && !(self.incremental && length == 0) {
@@ -114,12 +116,13 @@ impl Buffers {
     /// Puts a buffer that nobody uses at the end of the ring.
     fn provide(&mut self, number: u16) {
         self.buffers[usize::from(number)] = Buffer { filled: 0, users: 1 };
-        let start = self.address(usize::from(number) * SIZE);
-        // SAFETY: the index is below `COUNT`. The kernel reads entries up to the tail only and this one is behind it:
-        // there are as many entries as buffers, and this buffer was not in the ring. The tail is not written here.
-        let entry = unsafe { &mut *self.entries.as_ptr().add(usize::from(self.tail % COUNT)) };
+        let start = self.address(usize::from(number) * self.size);
+        let index = usize::from(self.tail) % self.buffers.len();
+        // SAFETY: there are as many entries as buffers, and the index is below that. The kernel reads entries up to the tail
+        // only and this one is behind it, for this buffer was not in the ring. The tail is not written here.
+        let entry = unsafe { &mut *self.entries.as_ptr().add(index) };
         entry.set_addr(start as u64);
-        entry.set_len(SIZE as u32);
+        entry.set_len(self.size as u32);
         entry.set_bid(number);
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: it points into the first entry, is aligned, and only ever used atomically, by us and by the kernel.

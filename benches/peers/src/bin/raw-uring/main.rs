@@ -22,8 +22,9 @@ use wingbeat_peers::topics::Topics;
 
 /// Sends handed over at once; a turn with more makes more system calls.
 const SUBMISSIONS: u32 = 256;
-/// A receive and a send of each connection may complete in the same turn.
-const COMPLETIONS: u32 = 32 * 1024;
+/// Few, so that the queue stays in the cache: with 32,768 of them a message costs up to 10 % more. When they do not
+/// suffice for a turn, they are taken in between.
+const COMPLETIONS: u32 = 4 * 1024;
 
 const ACCEPT: u64 = 0;
 const RECEIVE: u64 = 1;
@@ -73,11 +74,11 @@ impl Server {
 
     fn run(&mut self) -> io::Result<()> {
         self.queue.accept(self.listener)?;
-        let mut completions = Vec::new();
+        let mut answers = Vec::new();
         loop {
-            self.queue.wait(&mut completions)?;
-            for completion in completions.drain(..) {
-                self.complete(&completion)?;
+            self.queue.wait(&mut answers)?;
+            for answer in answers.drain(..) {
+                self.complete(&answer)?;
             }
             self.deliver()?;
             self.flush()?;
@@ -262,6 +263,8 @@ impl Server {
 /// What is asked of the kernel, and what it answers.
 struct Queue {
     ring: IoUring,
+    /// Answers that were taken while the turn was still asking.
+    answers: Vec<cqueue::Entry>,
 }
 
 impl Queue {
@@ -274,7 +277,7 @@ impl Queue {
             .setup_clamp()
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
-        Ok(Self { ring })
+        Ok(Self { ring, answers: Vec::new() })
     }
 
     fn accept(&mut self, listener: RawFd) -> io::Result<()> {
@@ -319,17 +322,19 @@ impl Queue {
         // SAFETY: as the caller promises.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
             self.ring.submit()?;
+            self.answers.extend(self.ring.completion());
         }
         Ok(())
     }
 
     /// Hands over what is asked, waits until something is answered, and takes all answers.
-    fn wait(&mut self, completions: &mut Vec<cqueue::Entry>) -> io::Result<()> {
-        match self.ring.submit_and_wait(1) {
+    fn wait(&mut self, answers: &mut Vec<cqueue::Entry>) -> io::Result<()> {
+        answers.append(&mut self.answers);
+        match self.ring.submit_and_wait(usize::from(answers.is_empty())) {
             Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
             entered => drop(entered?),
         }
-        completions.extend(self.ring.completion());
+        answers.extend(self.ring.completion());
         Ok(())
     }
 }
