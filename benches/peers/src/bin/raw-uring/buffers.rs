@@ -85,7 +85,7 @@ impl Buffers {
         assert!(state.filled <= self.size, "the kernel filled more than there was");
         state.users += 1;
         // Without bytes, an incremental buffer stays in the ring.
-        if !more_follows && !(self.incremental && length == 0) {
+        if !(more_follows || self.incremental && length == 0) {
             self.provided -= 1;
             self.release(buffer);
         }
