@@ -1,8 +1,8 @@
-//! Runs a peer and wingbeat in turn (A B A B) under one load and keeps what both found, pair by pair.
+//! Runs the peers and wingbeat in turn (A B C A B C) under one load and keeps what was found, round by round.
 #![forbid(unsafe_code)]
 
 use crate::load::{Load, Outcome};
-use crate::peer::Peer;
+use crate::peer::{Driver, Peer};
 use crate::process::{Program, Server};
 use crate::scenario::{Echo, Fanout};
 use serde_json::{Value, json};
@@ -28,8 +28,9 @@ const HANDSHAKES_AT_ONCE: u32 = 64;
 pub struct Bench {
     /// The load tool.
     pub wingbeat: PathBuf,
-    /// wingbeat as a server.
-    pub ours: Program,
+    /// wingbeat as a server, on each driver that is to be measured.
+    pub ours: Vec<(Driver, Program)>,
+    /// Rounds, in each of which every server runs once.
     pub pairs: u32,
     pub duration: Duration,
 }
@@ -48,7 +49,19 @@ pub struct Run {
     pub cross_check: f64,
 }
 
-/// A peer's run and the wingbeat run right after it.
+/// What all servers showed under one load.
+pub struct Rounds<T> {
+    pub peers: Vec<(Peer, Series<T>)>,
+    pub ours: Vec<(Driver, Series<T>)>,
+}
+
+/// What one server showed, a run per round, up to the first that failed.
+pub struct Series<T> {
+    pub runs: Vec<T>,
+    pub failure: Option<String>,
+}
+
+/// A peer's run and the wingbeat run of the same round.
 #[derive(Clone, Copy, Debug)]
 pub struct Pair<T> {
     pub peer: T,
@@ -98,35 +111,51 @@ impl Run {
     }
 }
 
+impl<T: Copy> Rounds<T> {
+    /// A peer beside wingbeat on a driver; none when either failed.
+    pub fn pairs(&self, peer: &str, driver: Driver) -> Option<Vec<Pair<T>>> {
+        let whole = |series: &Series<T>| series.failure.is_none();
+        let (_, peers) = self.peers.iter().find(|(of, series)| of.name == peer && whole(series))?;
+        let (_, ours) = self.ours.iter().find(|(of, series)| *of == driver && whole(series))?;
+        Some(peers.runs.iter().zip(&ours.runs).map(|(&peer, &ours)| Pair { peer, ours }).collect())
+    }
+}
+
+impl<T> Series<T> {
+    fn new() -> Self {
+        Self { runs: Vec::new(), failure: None }
+    }
+
+    fn add(&mut self, program: &Program, run: &mut impl FnMut(&Program) -> Result<T, Box<dyn Error>>) {
+        if self.failure.is_none() {
+            match run(program) {
+                Ok(found) => self.runs.push(found),
+                Err(error) => self.failure = Some(error.to_string()),
+            }
+        }
+    }
+}
+
 impl Bench {
-    /// # Errors
-    /// When a program does not start or the load tool's JSON lacks a key.
-    pub fn echo(&self, peer: &Peer, echo: Echo) -> Result<Vec<Pair<Run>>, Box<dyn Error>> {
+    pub fn echo(&self, peers: &[Peer], echo: Echo) -> Rounds<Run> {
         let mut load = Load::new("echo", ECHO, echo.connections, self.duration);
         load.depth = Some(echo.depth);
         load.payload = Some(echo.payload);
-        self.paired(peer, |program| Run::messages(&self.outcome(program, &load)?))
+        self.rounds(self.pairs, peers, |program| Run::messages(&self.outcome(program, &load)?))
     }
 
-    /// # Errors
-    /// As [`Bench::echo`].
-    pub fn fanout(&self, peer: &Peer, fanout: Fanout) -> Result<Vec<Pair<Run>>, Box<dyn Error>> {
+    pub fn fanout(&self, peers: &[Peer], fanout: Fanout) -> Rounds<Run> {
         let load = fanout_load(fanout, self.duration);
-        self.paired(peer, |program| Run::messages(&self.outcome(program, &load)?))
+        self.rounds(self.pairs, peers, |program| Run::messages(&self.outcome(program, &load)?))
     }
 
-    /// # Errors
-    /// As [`Bench::echo`].
-    pub fn handshake(&self, peer: &Peer) -> Result<Vec<Pair<Run>>, Box<dyn Error>> {
+    pub fn handshake(&self, peers: &[Peer]) -> Rounds<Run> {
         let load = Load::new("connect", ECHO, HANDSHAKES_AT_ONCE, self.duration);
-        self.paired(peer, |program| Run::handshakes(&self.outcome(program, &load)?))
+        self.rounds(self.pairs, peers, |program| Run::handshakes(&self.outcome(program, &load)?))
     }
 
     /// User-space bytes per idle connection: the slope of RSS between two counts, each in a fresh process.
-    ///
-    /// # Errors
-    /// As [`Bench::echo`].
-    pub fn memory(&self, peer: &Peer, (few, many): (u32, u32)) -> Result<Vec<Pair<f64>>, Box<dyn Error>> {
+    pub fn memory(&self, peers: &[Peer], (few, many): (u32, u32)) -> Rounds<f64> {
         let resident = |program: &Program, connections| -> Result<f64, Box<dyn Error>> {
             let outcome = self.outcome(program, &Load::new("idle", ECHO, connections, self.duration))?;
             match outcome.errors() {
@@ -134,18 +163,15 @@ impl Bench {
                 errors => Err(format!("{errors} errors while {connections} connections were held").into()),
             }
         };
-        let pairs = self.pairs.min(MEMORY_PAIRS);
-        interleaved(pairs, &peer.program, &self.ours, |program| {
+        self.rounds(self.pairs.min(MEMORY_PAIRS), peers, |program| {
             Ok((resident(program, many)? - resident(program, few)?) / f64::from(many - few))
         })
     }
 
     /// Echo at a fixed rate beside `subscribers` connections on a topic, idle and then with one publish per second.
-    ///
-    /// # Errors
-    /// As [`Bench::echo`]; also when this process may not raise the priority of the echo client.
-    pub fn publish(&self, peer: &Peer, subscribers: u32) -> Result<Vec<Pair<Disturbance>>, Box<dyn Error>> {
-        self.paired(peer, |program| self.disturbance(program, subscribers))
+    /// It fails where this process may not raise the priority of the echo client.
+    pub fn publish(&self, peers: &[Peer], subscribers: u32) -> Rounds<Disturbance> {
+        self.rounds(self.pairs, peers, |program| self.disturbance(program, subscribers))
     }
 
     fn disturbance(&self, program: &Program, subscribers: u32) -> Result<Disturbance, Box<dyn Error>> {
@@ -189,12 +215,26 @@ impl Bench {
         load.run(&self.wingbeat, &Server::start(program)?)
     }
 
-    fn paired<T>(
+    fn rounds<T>(
         &self,
-        peer: &Peer,
-        run: impl FnMut(&Program) -> Result<T, Box<dyn Error>>,
-    ) -> Result<Vec<Pair<T>>, Box<dyn Error>> {
-        interleaved(self.pairs, &peer.program, &self.ours, run)
+        count: u32,
+        peers: &[Peer],
+        mut run: impl FnMut(&Program) -> Result<T, Box<dyn Error>>,
+    ) -> Rounds<T> {
+        let is_wanted = |peer: &&Peer| self.ours.iter().any(|(driver, _)| peer.is_beside(*driver));
+        let mut rounds = Rounds {
+            peers: peers.iter().filter(is_wanted).map(|peer| (peer.clone(), Series::new())).collect(),
+            ours: self.ours.iter().map(|(driver, _)| (*driver, Series::new())).collect(),
+        };
+        for _ in 0..count {
+            for (peer, series) in &mut rounds.peers {
+                series.add(&peer.program, &mut run);
+            }
+            for ((_, program), (_, series)) in self.ours.iter().zip(&mut rounds.ours) {
+                series.add(program, &mut run);
+            }
+        }
+        rounds
     }
 }
 
@@ -215,15 +255,6 @@ impl From<Disturbance> for Value {
             "deliveries_per_s": found.deliveries_per_s, "errors": found.errors,
         })
     }
-}
-
-fn interleaved<T>(
-    pairs: u32,
-    peer: &Program,
-    ours: &Program,
-    mut run: impl FnMut(&Program) -> Result<T, Box<dyn Error>>,
-) -> Result<Vec<Pair<T>>, Box<dyn Error>> {
-    (0..pairs).map(|_| Ok(Pair { peer: run(peer)?, ours: run(ours)? })).collect()
 }
 
 fn fanout_load(fanout: Fanout, duration: Duration) -> Load {

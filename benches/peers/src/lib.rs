@@ -1,6 +1,9 @@
-//! What the Rust peers share: how they listen. Every peer takes `--bind ADDR` and prints `listening on ADDR` when it is
-//! ready.
+//! What the Rust peers share: how they listen, and what both floors do with bytes. Every peer takes `--bind ADDR` and
+//! prints `listening on ADDR` when it is ready.
 #![forbid(unsafe_code)]
+
+pub mod topics;
+pub mod wire;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;

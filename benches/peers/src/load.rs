@@ -80,7 +80,8 @@ impl Load {
     fn command(&self, wingbeat: &Path, server: &Server) -> Command {
         let mut command = Command::new(wingbeat);
         command.arg("load").arg(self.mode).arg(server.url(self.path));
-        command.args(["-c", &self.connections.to_string(), "-t", "1"]);
+        // The same client for everybody, whatever the servers use.
+        command.args(["--driver", "epoll", "-c", &self.connections.to_string(), "-t", "1"]);
         command.args(["-d", &format!("{}ms", self.duration.as_millis()), "--warmup", WARMUP]);
         let optional =
             [("-p", self.depth), ("--payload", self.payload), ("--subscribers", self.subscribers), ("-r", self.rate)];

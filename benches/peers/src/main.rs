@@ -10,8 +10,8 @@ mod scenario;
 mod stats;
 
 use clap::Parser;
-use compare::{Bench, Pair};
-use peer::Peer;
+use compare::{Bench, Pair, Rounds, Run};
+use peer::{Driver, Peer};
 use scenario::{Extent, Kind};
 use serde_json::{Value, json};
 use std::error::Error;
@@ -20,9 +20,12 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 const LOCK: &str = include_str!("../Cargo.lock");
-const VERSIONED: [&str; 4] = ["tokio-tungstenite", "fastwebsockets", "tokio", "mio"];
+const VERSIONED: [&str; 5] = ["tokio-tungstenite", "fastwebsockets", "tokio", "mio", "io-uring"];
 const WINGBEAT: &str = "../../target/release/wingbeat";
 const BUILD_WINGBEAT: &str = "cargo build --release --features cli --bin wingbeat";
+const TABLES: [Kind; 5] = [Kind::Echo, Kind::Fanout, Kind::Memory, Kind::Handshake, Kind::Publish];
+/// Those that are figures to reach.
+const FIGURES: [Kind; 4] = [Kind::Echo, Kind::Fanout, Kind::Memory, Kind::Handshake];
 /// Above this share of busy cores a warning is printed.
 const QUIET: f64 = 0.05;
 /// Spread between equal runs is 15 %: fewer pairs cannot tell a difference of 10 %.
@@ -31,24 +34,30 @@ const CLAIM_PAIRS: u32 = 11;
 /// Runs other WebSocket servers beside `wingbeat serve` under the same load and prints the ratios.
 #[derive(Parser)]
 struct Arguments {
-    /// Interleaved pairs per row; a claim needs 11, a look 3 [default: 11, quick 1]
+    /// Rounds per row, in each of which every server runs once; a claim needs 11, a look 3 [default: 11, quick 1]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pairs: Option<u32>,
-    /// Seconds measured per run [default: 3, quick 1]
+    /// Seconds measured per run [default: 3, quick and figures 1]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: Option<u64>,
     /// Few and small runs, to see that everything works
-    #[arg(long, conflicts_with = "full")]
+    #[arg(long, group = "extent")]
     quick: bool,
+    /// Only the loads that have goals, a row each: half an hour
+    #[arg(long, group = "extent")]
+    figures: bool,
     /// Every combination of connections, depth and payload
-    #[arg(long)]
+    #[arg(long, group = "extent")]
     full: bool,
-    /// Only these tables
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "echo,fanout,memory,handshake,publish")]
+    /// Only these tables [default: all that the extent has]
+    #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Kind>,
-    /// Only these peers
-    #[arg(long, value_delimiter = ',', default_values = peer::NAMES)]
+    /// Only these peers [default: all; figures: raw-epoll,raw-uring,uws]
+    #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
+    /// What wingbeat runs on
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "epoll,uring")]
+    drivers: Vec<Driver>,
     /// The wingbeat program, both server and load tool [default: ../../target/release/wingbeat]
     #[arg(long, value_name = "PATH")]
     wingbeat: Option<PathBuf>,
@@ -76,18 +85,24 @@ fn compare_all(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     build_peers(home)?;
     let program = std::env::current_exe()?;
     let folder = program.parent().ok_or("this program has no folder")?;
-    let peers = arguments.peers.iter().map(|name| Peer::named(name, folder)).collect::<Result<Vec<_>, _>>()?;
+    let peers = peers(arguments, folder)?;
     process::pin(process::CLIENT_CORE).map_err(|error| format!("two cores are needed, one per side: {error}"))?;
-    let (pairs, seconds) = if arguments.quick { (1, 1) } else { (CLAIM_PAIRS, 3) };
+    let extent = extent(arguments);
+    let (pairs, seconds) = match extent {
+        Extent::Quick => (1, 1),
+        Extent::Figures => (CLAIM_PAIRS, 1),
+        Extent::Default | Extent::Full => (CLAIM_PAIRS, 3),
+    };
+    let ours = |driver: &Driver| (*driver, peer::wingbeat(&wingbeat, *driver));
     let bench = Bench {
-        ours: peer::wingbeat(&wingbeat),
+        ours: arguments.drivers.iter().map(ours).collect(),
         wingbeat,
         pairs: arguments.pairs.unwrap_or(pairs),
         duration: Duration::from_secs(arguments.seconds.unwrap_or(seconds)),
     };
     print_conditions(&bench);
-    let mut session = Session { bench, peers, extent: extent(arguments), runs: Vec::new(), failures: 0 };
-    arguments.only.iter().for_each(|kind| session.table(*kind));
+    let mut session = Session { bench, peers, extent, runs: Vec::new(), failures: 0 };
+    tables(arguments, extent).into_iter().for_each(|kind| session.table(kind));
     if let Some(file) = &arguments.json {
         std::fs::write(file, serde_json::to_vec_pretty(&session.runs)?)?;
     }
@@ -111,16 +126,37 @@ fn build_peers(home: &Path) -> Result<(), Box<dyn Error>> {
 fn extent(arguments: &Arguments) -> Extent {
     match arguments {
         Arguments { quick: true, .. } => Extent::Quick,
+        Arguments { figures: true, .. } => Extent::Figures,
         Arguments { full: true, .. } => Extent::Full,
         _ => Extent::Default,
+    }
+}
+
+fn tables(arguments: &Arguments, extent: Extent) -> Vec<Kind> {
+    match (arguments.only.is_empty(), extent) {
+        (false, _) => arguments.only.clone(),
+        (true, Extent::Figures) => FIGURES.to_vec(),
+        (true, _) => TABLES.to_vec(),
+    }
+}
+
+fn peers(arguments: &Arguments, folder: &Path) -> Result<Vec<Peer>, Box<dyn Error>> {
+    let named = |name: &str| Peer::named(name, folder);
+    match (arguments.peers.is_empty(), arguments.figures) {
+        (false, _) => arguments.peers.iter().map(|name| named(name)).collect(),
+        (true, true) => peer::WITH_GOALS.into_iter().map(named).collect(),
+        (true, false) => peer::NAMES.into_iter().map(named).collect(),
     }
 }
 
 fn print_conditions(bench: &Bench) {
     println!("# wingbeat beside its peers\n");
     println!("Ratios are wingbeat / peer: CPU below 1 and throughput above 1 are in wingbeat's favour.\n");
-    println!("* {} pairs of {:?}; medians, intervals by bootstrap", bench.pairs, bench.duration);
-    println!("* server on core {}, client on core {}, loopback", process::SERVER_CORE, process::CLIENT_CORE);
+    println!(
+        "* {} rounds of {:?}, every server once in each; medians, intervals by bootstrap",
+        bench.pairs, bench.duration
+    );
+    println!("* server on core {}, client (on epoll) on core {}, loopback", process::SERVER_CORE, process::CLIENT_CORE);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processors.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
@@ -128,7 +164,7 @@ fn print_conditions(bench: &Bench) {
     let versions = VERSIONED.iter().filter_map(|name| Some(format!("{name} {}", locked_version(name)?)));
     println!("* uWebSockets 20.58, {}", versions.collect::<Vec<_>>().join(", "));
     if bench.pairs < CLAIM_PAIRS {
-        println!("* **Fewer than {CLAIM_PAIRS} pairs: a look, not a claim.**");
+        println!("* **Fewer than {CLAIM_PAIRS} rounds: a look, not a claim.**");
     }
     if cfg!(debug_assertions) {
         println!("* **The peers are not optimised (debug build): these figures mean nothing.**");
@@ -165,81 +201,111 @@ impl Session {
     }
 
     fn echo(&mut self) {
-        report::echo_head("Echo", "connections x depth, payload");
+        match self.extent {
+            Extent::Figures => report::figures_head("Echo, per message"),
+            _ => report::echo_head("Echo", "connections x depth, payload"),
+        }
         for echo in scenario::echoes(self.extent) {
             let load = format!("{} x {}, {} B", echo.connections, echo.depth, echo.payload);
-            for peer in self.peers.clone() {
-                let goal = scenario::echo_goal(peer.name, echo);
-                let found = self.bench.echo(&peer, echo);
-                self.keep("echo", &load, &peer, found, |pairs| report::echo_row(&load, peer.name, pairs, goal));
-            }
+            let rounds = self.bench.echo(&self.peers, echo);
+            self.messages("echo", &load, &rounds, |peer| scenario::echo_goal(peer, echo));
         }
     }
 
     fn fanout(&mut self) {
-        report::echo_head("Fan-out, 64 B, per delivery", "subscribers x burst");
+        match self.extent {
+            Extent::Figures => report::figures_head("Fan-out, 64 B, per delivery"),
+            _ => report::echo_head("Fan-out, 64 B, per delivery", "subscribers x burst"),
+        }
         for fanout in scenario::fanouts(self.extent) {
             let load = format!("{} x {}", fanout.subscribers, fanout.burst);
-            for peer in self.with_topics() {
-                let goal = scenario::fanout_goal(peer.name, fanout);
-                let found = self.bench.fanout(&peer, fanout);
-                self.keep("fanout", &load, &peer, found, |pairs| report::echo_row(&load, peer.name, pairs, goal));
-            }
+            let rounds = self.bench.fanout(&self.with_topics(), fanout);
+            self.messages("fanout", &load, &rounds, |peer| scenario::fanout_goal(peer, fanout));
+        }
+    }
+
+    /// Rows of echo or fan-out: one per driver where only the goals count, else one per driver and peer.
+    fn messages(&mut self, kind: &str, load: &str, rounds: &Rounds<Run>, goal: impl Fn(&str) -> Option<f64>) {
+        if self.extent != Extent::Figures {
+            self.rows(kind, load, rounds, |peer, driver, pairs| {
+                report::echo_row(load, peer, driver, pairs, goal(peer))
+            });
+            return;
+        }
+        self.keep(kind, load, rounds);
+        for (driver, _) in &rounds.ours {
+            let floor = rounds.peers.iter().find(|(peer, _)| peer.floor_of == Some(*driver));
+            let floor = floor.map_or("", |(peer, _)| peer.name);
+            let (beside_floor, beside_uws) = (rounds.pairs(floor, *driver), rounds.pairs("uws", *driver));
+            let (floor, uws) = ((beside_floor.as_deref(), goal(floor)), (beside_uws.as_deref(), goal("uws")));
+            report::figures_row(load, *driver, floor, uws);
         }
     }
 
     fn memory(&mut self) {
         let (few, many) = scenario::memory_counts(self.extent);
         report::memory_head(few, many);
-        for peer in self.peers.clone() {
-            let found = self.bench.memory(&peer, (few, many));
-            let row = |pairs: &[Pair<f64>]| report::memory_row(peer.name, pairs, scenario::MEMORY_GOAL_BYTES);
-            self.keep("memory", "bytes per idle connection", &peer, found, row);
-        }
+        let rounds = self.bench.memory(&self.without_floors(), (few, many));
+        self.rows("memory", "bytes per idle connection", &rounds, |peer, driver, pairs| {
+            report::memory_row(peer, driver, pairs, scenario::MEMORY_GOAL_BYTES);
+        });
     }
 
     fn handshake(&mut self) {
         report::handshake_head();
-        for peer in self.peers.clone() {
-            let found = self.bench.handshake(&peer);
-            self.keep("handshake", "opening handshakes", &peer, found, |pairs| report::handshake_row(peer.name, pairs));
-        }
+        let rounds = self.bench.handshake(&self.without_floors());
+        self.rows("handshake", "opening handshakes", &rounds, |peer, driver, pairs| {
+            report::handshake_row(peer, driver, pairs, scenario::handshake_goal(peer));
+        });
     }
 
     fn publish(&mut self) {
         let subscribers = scenario::publish_subscribers(self.extent);
         report::publish_head(subscribers);
-        for peer in self.with_topics() {
-            let found = self.bench.publish(&peer, subscribers);
-            let row = |pairs: &[_]| report::publish_row(peer.name, pairs, subscribers, scenario::PUBLISH_GOAL);
-            self.keep("publish", &format!("{subscribers} subscribers"), &peer, found, row);
-        }
+        let rounds = self.bench.publish(&self.with_topics(), subscribers);
+        self.rows("publish", &format!("{subscribers} subscribers"), &rounds, |peer, driver, pairs| {
+            report::publish_row(peer, driver, pairs, subscribers, scenario::PUBLISH_GOAL);
+        });
     }
 
     fn with_topics(&self) -> Vec<Peer> {
         self.peers.iter().filter(|peer| peer.topics).cloned().collect()
     }
 
-    /// Prints a row and keeps its runs. One that failed does not end a measurement of hours.
-    fn keep<T: Copy + Into<Value>>(
+    /// Where the floors have no goal, they are not measured for the figures.
+    fn without_floors(&self) -> Vec<Peer> {
+        let is_wanted = |peer: &&Peer| self.extent != Extent::Figures || peer.floor_of.is_none();
+        self.peers.iter().filter(is_wanted).cloned().collect()
+    }
+
+    /// Keeps the runs and prints a row per peer and driver.
+    fn rows<T: Copy + Into<Value>>(
         &mut self,
         kind: &str,
         load: &str,
-        peer: &Peer,
-        found: Result<Vec<Pair<T>>, Box<dyn Error>>,
-        print_row: impl FnOnce(&[Pair<T>]),
+        rounds: &Rounds<T>,
+        print_row: impl Fn(&str, Driver, &[Pair<T>]),
     ) {
-        match found {
-            Ok(pairs) => {
-                print_row(&pairs);
-                let pairs =
-                    pairs.into_iter().map(|pair| json!({ "peer": pair.peer.into(), "wingbeat": pair.ours.into() }));
-                let pairs: Vec<Value> = pairs.collect();
-                self.runs.push(json!({ "kind": kind, "load": load, "peer": peer.name, "pairs": pairs }));
+        self.keep(kind, load, rounds);
+        for (peer, _) in &rounds.peers {
+            for (driver, _) in rounds.ours.iter().filter(|(driver, _)| peer.is_beside(*driver)) {
+                if let Some(pairs) = rounds.pairs(peer.name, *driver) {
+                    print_row(peer.name, *driver, &pairs);
+                }
             }
-            Err(error) => {
-                report::failed_row(load, peer.name);
-                eprintln!("peers: {kind}, {load}, {} and wingbeat: {error}", peer.name);
+        }
+    }
+
+    /// Keeps the runs, and says which servers failed: that does not end a measurement of hours.
+    fn keep<T: Copy + Into<Value>>(&mut self, kind: &str, load: &str, rounds: &Rounds<T>) {
+        let peers = rounds.peers.iter().map(|(peer, series)| (peer.name.to_owned(), series));
+        let ours = rounds.ours.iter().map(|(driver, series)| (format!("wingbeat {}", driver.name()), series));
+        for (server, series) in peers.chain(ours) {
+            let runs: Vec<Value> = series.runs.iter().map(|run| (*run).into()).collect();
+            self.runs.push(json!({ "kind": kind, "load": load, "server": server, "runs": runs }));
+            if let Some(error) = &series.failure {
+                report::failed_row(load, &server);
+                eprintln!("peers: {kind}, {load}, {server}: {error}");
                 self.failures += 1;
             }
         }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::compare::{Disturbance, Pair, Run};
+use crate::peer::Driver;
 use crate::stats::{Estimate, median};
 
 /// Under this share of a core the throughput is the client's, not the server's.
@@ -13,19 +14,20 @@ const PUBLISHED: f64 = 0.5;
 pub fn echo_head(title: &str, load: &str) {
     println!("\n## {title}\n");
     println!(
-        "| {load} | peer | peer CPU us | wingbeat CPU us | CPU ratio [95 %] | goal | throughput ratio \
+        "| {load} | peer | wingbeat on | peer CPU us | wingbeat CPU us | CPU ratio [95 %] | goal | throughput ratio \
          | p50/p99 us peer | p50/p99 us wingbeat | server share peer/wingbeat | flags |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
 }
 
-pub fn echo_row(load: &str, peer: &str, pairs: &[Pair<Run>], goal: Option<f64>) {
+pub fn echo_row(load: &str, peer: &str, driver: Driver, pairs: &[Pair<Run>], goal: Option<f64>) {
     let of = |pick: fn(&Run) -> f64| columns(pairs, pick);
     let (cpu, share) = (of(|run| run.cpu_us), of(|run| run.cpu_share));
     let (p50, p99) = (of(|run| run.p50_us), of(|run| run.p99_us));
     let ratio = ratios(pairs, |run| run.cpu_us);
     println!(
-        "| {load} | {peer} | {} | {} | {} | {} | {} | {}/{} | {}/{} | {:.0}/{:.0} % | {} |",
+        "| {load} | {peer} | {} | {} | {} | {} | {} | {} | {}/{} | {}/{} | {:.0}/{:.0} % | {} |",
+        driver.name(),
         significant(cpu.0),
         significant(cpu.1),
         bracketed(ratio),
@@ -44,20 +46,23 @@ pub fn echo_row(load: &str, peer: &str, pairs: &[Pair<Run>], goal: Option<f64>) 
 pub fn handshake_head() {
     println!("\n## Opening handshakes\n");
     println!(
-        "| peer | peer CPU us | wingbeat CPU us | CPU ratio [95 %] | peer/s | wingbeat/s | throughput ratio \
+        "| peer | wingbeat on | peer CPU us | wingbeat CPU us | CPU ratio [95 %] | goal | peer/s | wingbeat/s | throughput ratio \
          | server share peer/wingbeat | flags |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
 }
 
-pub fn handshake_row(peer: &str, pairs: &[Pair<Run>]) {
+pub fn handshake_row(peer: &str, driver: Driver, pairs: &[Pair<Run>], goal: Option<f64>) {
     let of = |pick: fn(&Run) -> f64| columns(pairs, pick);
     let (cpu, rate, share) = (of(|run| run.cpu_us), of(|run| run.per_second), of(|run| run.cpu_share));
+    let ratio = ratios(pairs, |run| run.cpu_us);
     println!(
-        "| {peer} | {} | {} | {} | {:.0} | {:.0} | {} | {:.0}/{:.0} % | {} |",
+        "| {peer} | {} | {} | {} | {} | {} | {:.0} | {:.0} | {} | {:.0}/{:.0} % | {} |",
+        driver.name(),
         significant(cpu.0),
         significant(cpu.1),
-        bracketed(ratios(pairs, |run| run.cpu_us)),
+        bracketed(ratio),
+        verdict(ratio, goal),
         rate.0,
         rate.1,
         bracketed(ratios(pairs, |run| run.per_second)),
@@ -69,16 +74,17 @@ pub fn handshake_row(peer: &str, pairs: &[Pair<Run>]) {
 
 pub fn memory_head(few: u32, many: u32) {
     println!("\n## User-space bytes per idle connection (slope of RSS from {few} to {many})\n");
-    println!("| peer | peer bytes [95 %] | wingbeat bytes [95 %] | ratio | goal |");
-    println!("|---|---|---|---|---|");
+    println!("| peer | wingbeat on | peer bytes [95 %] | wingbeat bytes [95 %] | ratio | goal |");
+    println!("|---|---|---|---|---|---|");
 }
 
-pub fn memory_row(peer: &str, pairs: &[Pair<f64>], goal: f64) {
+pub fn memory_row(peer: &str, driver: Driver, pairs: &[Pair<f64>], goal: f64) {
     let peers = Estimate::of(&pairs.iter().map(|pair| pair.peer).collect::<Vec<_>>());
     let ours = Estimate::of(&pairs.iter().map(|pair| pair.ours).collect::<Vec<_>>());
     let ratio = ours.median / peers.median;
     println!(
-        "| {peer} | {} | {} | {} | {} |",
+        "| {peer} | {} | {} | {} | {} | {} |",
+        driver.name(),
         bracketed(peers),
         bracketed(ours),
         significant(ratio),
@@ -90,13 +96,13 @@ pub fn publish_head(subscribers: u32) {
     println!("\n## Echo latency beside one publish per second to {subscribers} subscribers\n");
     println!("100 connections, 5,000 messages/s open loop; p99 in us.\n");
     println!(
-        "| peer | peer without | peer with | peer with/without [95 %] | wingbeat without | wingbeat with \
+        "| peer | wingbeat on | peer without | peer with | peer with/without [95 %] | wingbeat without | wingbeat with \
          | wingbeat with/without [95 %] | goal | flags |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
 }
 
-pub fn publish_row(peer: &str, pairs: &[Pair<Disturbance>], subscribers: u32, goal: f64) {
+pub fn publish_row(peer: &str, driver: Driver, pairs: &[Pair<Disturbance>], subscribers: u32, goal: f64) {
     let factor = |pick: fn(&Pair<Disturbance>) -> Disturbance| {
         let found = pairs.iter().map(pick);
         Estimate::of(&found.map(|found| found.with_us / found.without_us).collect::<Vec<_>>())
@@ -111,7 +117,8 @@ pub fn publish_row(peer: &str, pairs: &[Pair<Disturbance>], subscribers: u32, go
         flags.push("published too little");
     }
     println!(
-        "| {peer} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        "| {peer} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        driver.name(),
         significant(without.0),
         significant(with.0),
         bracketed(peers),
@@ -120,6 +127,39 @@ pub fn publish_row(peer: &str, pairs: &[Pair<Disturbance>], subscribers: u32, go
         bracketed(ours),
         verdict(ours, Some(goal)),
         flags.join(", ")
+    );
+}
+
+/// Pairs with one of the peers that the goals speak of, and the goal.
+pub type Beside<'a> = (Option<&'a [Pair<Run>]>, Option<f64>);
+
+pub fn figures_head(title: &str) {
+    println!("\n## {title}: server CPU\n");
+    println!(
+        "| work | driver | wingbeat us | floor us | ratio to the floor of the driver [95 %] | goal \
+         | uws us | ratio to uws [95 %] | aim | flags |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+}
+
+/// wingbeat on a driver beside its floor and beside uWebSockets; a dash for what was not measured.
+pub fn figures_row(work: &str, driver: Driver, floor: Beside<'_>, uws: Beside<'_>) {
+    let Some(measured) = floor.0.or(uws.0) else { return };
+    let cells = |(pairs, goal): Beside<'_>| match pairs {
+        None => "- | - | -".to_owned(),
+        Some(pairs) => {
+            let ratio = ratios(pairs, |run| run.cpu_us);
+            let cpu = significant(columns(pairs, |run| run.cpu_us).0);
+            format!("{cpu} | {} | {}", bracketed(ratio), verdict(ratio, goal))
+        }
+    };
+    println!(
+        "| {work} | {} | {} | {} | {} | {} |",
+        driver.name(),
+        significant(columns(measured, |run| run.cpu_us).1),
+        cells(floor),
+        cells(uws),
+        flags(&[floor.0, uws.0].into_iter().flatten().flatten().copied().collect::<Vec<_>>())
     );
 }
 

@@ -7,18 +7,25 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const RAW: (&str, &[&str]) = (env!("CARGO_BIN_EXE_raw-epoll"), &[]);
+const URING: (&str, &[&str]) = (env!("CARGO_BIN_EXE_raw-uring"), &[]);
 const TUNGSTENITE: (&str, &[&str]) = (env!("CARGO_BIN_EXE_tungstenite"), &[]);
 const TUNED: (&str, &[&str]) = (env!("CARGO_BIN_EXE_tungstenite"), &["--read-buffer", "4KiB", "--batch"]);
 const FASTWEBSOCKETS: (&str, &[&str]) = (env!("CARGO_BIN_EXE_fastwebsockets"), &[]);
 const UWS: (&str, &[&str]) = (env!("UWS_PEER"), &[]);
 
+const ALL: [(&str, &[&str]); 6] = [RAW, URING, TUNGSTENITE, TUNED, FASTWEBSOCKETS, UWS];
+const WITH_TOPICS: [(&str, &[&str]); 4] = [RAW, URING, TUNED, UWS];
+const FLOORS: [(&str, &[&str]); 2] = [RAW, URING];
+
 const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xa;
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 #[test]
 fn every_peer_echoes_every_size_and_depth() {
-    for peer in [RAW, TUNGSTENITE, TUNED, FASTWEBSOCKETS, UWS] {
+    for peer in ALL {
         let server = Server::start(peer);
         let mut client = server.connect("/echo");
         for size in [0, 1, 20, 125, 126, 1_024, 16_384, 65_535, 65_536, 300_000] {
@@ -38,7 +45,7 @@ fn every_peer_echoes_every_size_and_depth() {
 
 #[test]
 fn every_peer_joins_frames_that_arrive_in_pieces() {
-    for peer in [RAW, TUNGSTENITE, TUNED, FASTWEBSOCKETS, UWS] {
+    for peer in ALL {
         let server = Server::start(peer);
         let mut client = server.connect("/echo");
         let wire = [frame(TEXT, &payload(20, 0)), frame(TEXT, &payload(200, 1)), frame(TEXT, &payload(7, 2))].concat();
@@ -54,7 +61,7 @@ fn every_peer_joins_frames_that_arrive_in_pieces() {
 
 #[test]
 fn every_peer_ends_a_connection_on_close() {
-    for peer in [RAW, TUNGSTENITE, TUNED, FASTWEBSOCKETS, UWS] {
+    for peer in ALL {
         let server = Server::start(peer);
         let mut client = server.connect("/echo");
         client.send(&frame(CLOSE, &1000u16.to_be_bytes()));
@@ -65,7 +72,7 @@ fn every_peer_ends_a_connection_on_close() {
 
 #[test]
 fn a_publication_reaches_every_subscriber_of_its_topic_and_the_sender() {
-    for peer in [TUNED, UWS] {
+    for peer in WITH_TOPICS {
         let server = Server::start(peer);
         let mut subscribers: Vec<_> = (0..5).map(|_| server.connect("/topics?topic=red")).collect();
         let mut stranger = server.connect("/topics?topic=blue");
@@ -78,6 +85,73 @@ fn a_publication_reaches_every_subscriber_of_its_topic_and_the_sender() {
         }
         stranger.send(&frame(TEXT, b"own"));
         assert_eq!(stranger.receive(), (TEXT, b"own".to_vec()), "{}: red must not reach blue", peer.0);
+    }
+}
+
+#[test]
+fn the_floors_echo_many_connections_whose_messages_do_not_fit_into_their_buffers() {
+    for peer in FLOORS {
+        let server = Server::start(peer);
+        let mut clients: Vec<_> = (0..64).map(|_| server.connect("/echo")).collect();
+        // All at once, before any of them reads: 4 MiB on their way, cut anywhere.
+        for round in 0..4 {
+            for (index, client) in clients.iter_mut().enumerate() {
+                client.send(&frame(TEXT, &payload(65_536 - index, index + round)));
+            }
+            for (index, client) in clients.iter_mut().enumerate() {
+                assert!(client.receive() == (TEXT, payload(65_536 - index, index + round)), "{}", peer.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_costs_the_others_of_a_floor_nothing() {
+    for peer in FLOORS {
+        let server = Server::start(peer);
+        let wire = frame(TEXT, &payload(65_536, 0));
+        let mut deaf = server.connect("/echo");
+        deaf.0.get_mut().set_nonblocking(true).unwrap();
+        // Until the server's answers fill the client's receive buffer, and more than all buffers of the server.
+        for _ in 0..256 {
+            let mut rest = &wire[..];
+            while let Ok(sent @ 1..) = deaf.0.get_mut().write(rest) {
+                rest = &rest[sent..];
+            }
+            if !rest.is_empty() {
+                break;
+            }
+        }
+        let mut client = server.connect("/echo");
+        for index in 0..100 {
+            client.send(&frame(TEXT, &payload(300, index)));
+            assert_eq!(client.receive(), (TEXT, payload(300, index)), "{}", peer.0);
+        }
+    }
+}
+
+#[test]
+fn a_publisher_of_a_floor_gets_nothing_back_and_its_control_frames_stay_its_own() {
+    for peer in FLOORS {
+        let server = Server::start(peer);
+        let mut members: Vec<_> = (0..300).map(|_| server.connect("/topics?topic=red")).collect();
+        let mut publisher = server.connect("/publish?topic=red");
+        let wire = [frame(TEXT, b"one"), frame(PING, b"mine"), frame(TEXT, b"two"), frame(CLOSE, b"")].concat();
+        publisher.send(&wire);
+        assert_eq!(publisher.receive(), (PONG, b"mine".to_vec()), "{}", peer.0);
+        assert_eq!(publisher.receive(), (CLOSE, Vec::new()), "{}", peer.0);
+        // One that has left is sent nothing, and the others miss nothing.
+        let mut leaving = members.swap_remove(0);
+        leaving.send(&frame(CLOSE, b""));
+        for member in members.iter_mut().chain([&mut leaving]) {
+            assert_eq!(member.receive(), (TEXT, b"one".to_vec()), "{}", peer.0);
+            assert_eq!(member.receive(), (TEXT, b"two".to_vec()), "{}", peer.0);
+        }
+        assert_eq!(leaving.receive(), (CLOSE, Vec::new()), "{}", peer.0);
+        members[0].send(&frame(TEXT, &payload(70_000, 0)));
+        for member in &mut members {
+            assert!(member.receive() == (TEXT, payload(70_000, 0)), "{}", peer.0);
+        }
     }
 }
 
