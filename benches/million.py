@@ -68,22 +68,20 @@ def wanted_sysctls(connections):
 
 
 def check_sysctls(connections, may_set):
-    """Sets what is too small, or ends the program with what to set. Returns what was there before."""
-    before, commands = {}, []
+    """What is too small, by name: as it is and as it has to be. Ends the program if it may not be set, or cannot be."""
+    small, commands = {}, []
     for name, least in wanted_sysctls(connections).items():
         now = sysctl(name)
         wanted = [max(pair) for pair in zip(now, least)]
         if wanted != now:
-            before[name] = now
+            small[name] = now, wanted
             commands.append("sysctl -w %s='%s'" % (name, " ".join(map(str, wanted))))
-            if may_set:
-                set_sysctl(name, wanted)
     first, last = sysctl("net.ipv4.ip_local_port_range")
     if last - first < 6_000:
         commands, may_set = commands + ["sysctl -w net.ipv4.ip_local_port_range='32768 60999'"], False
     if commands and not may_set:
         sys.exit("These are too small (--set-sysctls sets them for the run):\n  " + "\n  ".join(commands))
-    return before
+    return small
 
 
 def set_sysctl(name, numbers):
@@ -302,6 +300,10 @@ class Run:
             self.samples.append(self.sample())
             self.hold()
             self.close()
+        except (OSError, AttributeError, ValueError, subprocess.SubprocessError) as error:
+            # A process has ended that should not have: what was measured until then is told all the same.
+            said = read(self.path("server.log")).splitlines()[-3:] + self.lines[-3:]
+            self.result["stopped"] = "%s: %s; %s" % (type(error).__name__, error, " | ".join(said))
         finally:
             for process in (self.load, self.server):
                 process.kill()
@@ -317,7 +319,7 @@ def is_whole(result):
     whole = load and load["connections"] == count and not load["connections_failed"] and not load["errors"]
     if whole and result["mode"] == "fanout":
         whole = load["published"] == MESSAGES and load["messages"] == MESSAGES * (count - 1) and not load["lost_messages"]
-    return bool(whole) and result["server_closes"] == {"1000 (peer)": result["server_opened"]}
+    return bool(whole) and result.get("server_closes") == {"1000 (peer)": result.get("server_opened")}
 
 
 def milliseconds(micros):
@@ -326,8 +328,9 @@ def milliseconds(micros):
 
 def rows(result):
     load = result.get("load")
+    stopped = [("stopped", result["stopped"])] if "stopped" in result else []
     if not load:
-        return [("the load tool said", " / ".join(result["load_said"]))]
+        return stopped + [("the load tool said", " / ".join(result["load_said"]))]
     found = [("connections", "%d of %d" % (load["connections"], result["connections_wanted"])),
              ("failed, and why", "%d %s" % (load["connections_failed"], load["errors"] or "")),
              ("connect", "%.1f s, %.0f per second" % (load["connect_s"], result["connects_per_s"]))]
@@ -355,11 +358,11 @@ def rows(result):
         if echo and echo["latency_us"]:
             found.append((what, "p50 %s, p99 %s, max %s (%d messages)" % (
                 *(milliseconds(echo["latency_us"][key]) for key in ("p50", "p99", "max")), echo["messages"])))
-    found += [("close", "%.1f s; %s; %d sockets left" % (result["close_s"], ", ".join(
-        "%d with %s" % (n, why) for why, n in result["server_closes"].items()), result["sockets_left"])),
-        ("packets dropped on loopback", "%d" % result["netdev_dropped"])]
-    found += [("stopped", result["stopped"])] if "stopped" in result else []
-    return found + [("server log", line) for line in result["server_log"]]
+    if "server_closes" in result:
+        closes = ", ".join("%d with %s" % (n, why) for why, n in result["server_closes"].items())
+        found.append(("close", "%.1f s; %s; %d sockets left" % (result["close_s"], closes, result["sockets_left"])))
+    found.append(("packets dropped on loopback", "%d" % result["netdev_dropped"]))
+    return found + stopped + [("server log", line) for line in result.get("server_log", [])]
 
 
 def markdown(result):
@@ -387,12 +390,14 @@ def main():
     available, needed = meminfo()["MemAvailable"], args.connections * BYTES_PER_CONNECTION + args.keep_free
     if available < needed:
         sys.exit("needs about %.1f GiB of memory, %.1f are available" % (needed / 2**30, available / 2**30))
-    before = check_sysctls(args.connections, args.set_sysctls)
+    small = check_sysctls(args.connections, args.set_sysctls)
     try:
+        for name, (_, wanted) in small.items():
+            set_sysctl(name, wanted)
         result = Run(args).run()
     finally:
-        for name, numbers in before.items():
-            set_sysctl(name, numbers)
+        for name, (before, _) in small.items():
+            set_sysctl(name, before)
     result["whole"] = is_whole(result)
     if args.json:
         with open(args.json, "w") as file:

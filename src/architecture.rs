@@ -23,7 +23,7 @@
 //! | `src/buffer/`, `src/proto/`, `src/driver/`, `src/pubsub/`, `src/engine/` | the engine, from the bottom up |
 //! | `src/channels/` | `envelope`, `serializer`, `v1_json`, `v2_json`, `v2_binary`, `json_read`: the wire; `socket`, `env`: the decision table and what its channels share; `channel`, `context`, `payload`: what users write and touch; `outlet`: what a socket acts on; `presence/`, `token`, `jwt`; `testing/`: the kit |
 //! | `src/http/` | `router`, `plug`, `context`, and the plugs: `session`, `csrf`, `origin`, `static_files` |
-//! | `src/endpoint/` | `mount`: who may connect; `handler`: an endpoint on one worker; `line`, `longpoll`: the two outlets; `classes`: the fastlane's encoder; `mail`, `timers` |
+//! | `src/endpoint/` | `mount`: who may connect; `handler`: an endpoint on one worker; `line`, `longpoll`: the two outlets; `classes`: the fastlane's encoder; `mail`, `timers`; `quota`: sessions per address; `log`: what is told of clients and channels |
 //! | `src/server.rs`, `src/client/`, `src/bin/wingbeat/` | threads around workers, the blocking client, the program |
 //!
 //! * [`buffer`](crate::buffer): memory that is made once and used again. A *frame* is written once and referred to by 4

@@ -5,8 +5,8 @@
 //!            ┌────────────────────────── one worker, one thread ──────────────────────────┐
 //!            │                                                                             │
 //!  bytes in ─┼─► Driver ──► Reader ──► Handler::message(conn, state, message)              │
-//!            │   epoll,     in place,     │ conn.send(..)      scope.publish(topic, ..)    │
-//!            │   sim        no copy       ▼                          │                     │
+//!            │   epoll or   in place,     │ conn.send(..)      scope.publish(topic, ..)    │
+//!            │   io_uring   no copy       ▼                          │                     │
 //!  bytes out ┼─◄ one send ◄── outbox ◄── frame, encoded once ◄── walk over subscribers     │
 //!            │   per turn     4 B a frame                            │                     │
 //!            └───────────────────────────────────────────────────────┼─────────────────────┘

@@ -42,7 +42,7 @@ fn four_tables_hold_more_than_one_may() {
     setrlimit(Resource::Nofile, Rlimit { current: Some(DESCRIPTORS), maximum: before.maximum }).unwrap();
     let config = Config { own_descriptor_table: true, ..Config::default() };
     let uring = std::env::var_os("WINGBEAT_DRIVER").is_some_and(|driver| driver == "uring");
-    let driver = if uring { DriverChoice::Uring } else { DriverChoice::Auto };
+    let driver = if uring { DriverChoice::Uring } else { DriverChoice::Epoll };
     let server = Server::bind("127.0.0.1:0").unwrap().workers(THREADS).driver(driver).config(config);
     let server = server.spawn(|_| Topic).unwrap();
     let url = format!("ws://{}/", server.tcp_address().unwrap());

@@ -144,10 +144,10 @@ fn client(address: SocketAddr, target: &str) -> Client {
     Client::builder(&format!("ws://{address}{target}")).read_timeout(LONG).connect().unwrap()
 }
 
-/// A server on the driver that `WINGBEAT_DRIVER` names (`uring`; else the default).
+/// A server on the driver that `WINGBEAT_DRIVER` names (`uring`; else epoll).
 fn bind(address: impl ToAddress) -> Server {
     let uring = env::var_os("WINGBEAT_DRIVER").is_some_and(|driver| driver == "uring");
-    Server::bind(address).unwrap().driver(if uring { DriverChoice::Uring } else { DriverChoice::Auto })
+    Server::bind(address).unwrap().driver(if uring { DriverChoice::Uring } else { DriverChoice::Epoll })
 }
 
 fn server(workers: usize) -> Server {

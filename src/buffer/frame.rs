@@ -6,8 +6,16 @@ use std::rc::Rc;
 /// Room for a frame's header: messages are often a power of two long, and are to fit into a buffer that is.
 const HEADER: usize = 16;
 /// Capacities of the recycled buffers, in bytes. A larger frame gets memory of its own that is freed with it.
-const CLASSES: [usize; 6] =
-    [256, (2 << 10) + HEADER, (16 << 10) + HEADER, (64 << 10) + HEADER, (256 << 10) + HEADER, (1 << 20) + HEADER];
+const CLASSES: [usize; 8] = [
+    256,
+    (2 << 10) + HEADER,
+    (16 << 10) + HEADER,
+    (64 << 10) + HEADER,
+    (128 << 10) + HEADER,
+    (256 << 10) + HEADER,
+    (512 << 10) + HEADER,
+    (1 << 20) + HEADER,
+];
 const BARE: usize = CLASSES.len();
 
 /// The bytes of one frame. A driver holds an `Rc<Body>` while they are in flight: the slab changes a body only through

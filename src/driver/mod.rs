@@ -185,12 +185,10 @@ pub trait CompletionSink {
     fn polled(&mut self) {}
     /// Takes one completion.
     fn complete(&mut self, completion: Completion<'_>);
-    /// Whether a poll is to go on with what is ready. If not, it returns soon, and the next one goes on without waiting:
-    /// for a sink whose answers should leave while they are in the processor's cache.
-    #[inline]
-    fn takes_more(&self) -> bool {
-        true
-    }
+    /// Whether a poll is to go on with what is ready. If not, it returns after what the completion at hand entails (bytes
+    /// that were held while a socket was paused come whole), and the next one goes on without waiting. For a sink whose
+    /// answers should leave while they are in the processor's cache.
+    fn takes_more(&self) -> bool;
 }
 
 /// What became of a send.

@@ -1,4 +1,4 @@
-//! Accepting where no descriptor is left: one connection is refused, so that its peer knows, and accepting rests.
+//! Accepting where no descriptor is left: one connection is refused, so that its peer knows, and accepting backs off.
 #![forbid(unsafe_code)]
 
 use super::socket::Listening;
@@ -10,23 +10,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long accepting rests when no descriptor is left, unless a socket closes meanwhile.
-const REST: Duration = Duration::from_millis(100);
+/// How long accepting stops when no descriptor is left, unless a socket closes meanwhile.
+const BACKOFF: Duration = Duration::from_millis(100);
 
 /// What accepted sockets are.
 pub(super) const ACCEPTED: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
-/// A descriptor kept back, and the time for which accepting rests.
+/// A descriptor kept back, and the time until which accepting stops.
 #[derive(Debug)]
 pub(super) struct Reserve {
     /// Gives its place to the connection that would otherwise wait for ever, and keep its listener readable.
     descriptor: Option<OwnedFd>,
-    rests_until: Option<Instant>,
+    backs_off_until: Option<Instant>,
 }
 
 impl Reserve {
     pub(super) fn new() -> Self {
-        Reserve { descriptor: spare(), rests_until: None }
+        Reserve { descriptor: spare(), backs_off_until: None }
     }
 
     /// Takes one connection out of the queue and closes it. False if nobody waits there.
@@ -36,29 +36,29 @@ impl Reserve {
         waited
     }
 
-    /// Accepting rests from now on.
-    pub(super) fn rest(&mut self) {
-        self.rests_until = Some(Instant::now() + REST);
+    /// Accepting stops for a while.
+    pub(super) fn back_off(&mut self) {
+        self.backs_off_until = Some(Instant::now() + BACKOFF);
     }
 
-    /// A descriptor was closed: there is one to accept with. True if that ends a rest.
+    /// A descriptor was closed: there is one to accept with. True if that ends the back-off.
     pub(super) fn freed(&mut self) -> bool {
-        self.rests_until.take().is_some()
+        self.backs_off_until.take().is_some()
     }
 
-    /// Whether accepting rests, as far as it was looked at ([`Reserve::look`]).
-    pub(super) fn rests(&self) -> bool {
-        self.rests_until.is_some()
+    /// Whether accepting backs off, as far as it was looked at ([`Reserve::look`]).
+    pub(super) fn backs_off(&self) -> bool {
+        self.backs_off_until.is_some()
     }
 
-    /// Looks at the clock; true if that ends a rest.
+    /// Looks at the clock; true if that ends the back-off.
     pub(super) fn look(&mut self) -> bool {
-        self.rests_until.take_if(|until| *until <= Instant::now()).is_some()
+        self.backs_off_until.take_if(|until| *until <= Instant::now()).is_some()
     }
 
-    /// How long accepting still rests.
+    /// How long accepting still backs off.
     pub(super) fn left(&self) -> Option<Duration> {
-        self.rests_until.map(|until| until.saturating_duration_since(Instant::now()))
+        self.backs_off_until.map(|until| until.saturating_duration_since(Instant::now()))
     }
 }
 

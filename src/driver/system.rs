@@ -40,11 +40,13 @@ impl DriverChoice {
     /// # Errors
     /// Why [`DriverChoice::Uring`] cannot be had.
     pub fn resolve(self) -> Result<Chosen, Unavailable> {
-        match (self, probe()) {
-            (DriverChoice::Uring, outcome) => outcome.map(|()| Chosen::Uring),
-            (DriverChoice::Auto, Ok(())) if AUTO_TAKES_URING => Ok(Chosen::Uring),
-            (DriverChoice::Auto, outcome) => Ok(Chosen::Epoll(outcome.err())),
-            (DriverChoice::Epoll, _) => Ok(Chosen::Epoll(None)),
+        match self {
+            DriverChoice::Epoll => Ok(Chosen::Epoll(None)),
+            DriverChoice::Uring => probe().map(|()| Chosen::Uring),
+            DriverChoice::Auto => match probe() {
+                Ok(()) if AUTO_TAKES_URING => Ok(Chosen::Uring),
+                outcome => Ok(Chosen::Epoll(outcome.err())),
+            },
         }
     }
 }

@@ -40,7 +40,7 @@ pub(crate) mod flag {
     pub(crate) const IN_FLIGHT: u16 = 1 << 1;
     /// The kernel refused a part of what was sent.
     pub(crate) const BLOCKED: u16 = 1 << 2;
-    /// Nothing but pongs came since the last keepalive ping; its socket may rest.
+    /// Nothing but control frames came since the last keepalive ping; its socket may rest.
     pub(crate) const QUIET: u16 = 1 << 3;
     /// The handler is owed a `writable`.
     pub(crate) const WAS_HIGH: u16 = 1 << 4;

@@ -271,7 +271,7 @@ impl Table {
         self.rests.push(id);
     }
 
-    /// A connection said something by itself: what is more than a pong.
+    /// A connection said something: more than a ping or a pong, which a socket takes while it rests.
     #[inline]
     pub(super) fn stir(&mut self, slot: u32) {
         if self.hot[slot].has(flag::QUIET) {

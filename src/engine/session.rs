@@ -8,6 +8,7 @@ use super::counters::Board;
 use super::drain::Draining;
 use super::error::{CloseCause, CloseReason, ConnectError};
 use super::handler::{Conn, Handler, Message, Scope};
+use super::lane::Receiver;
 use super::mail::Mail;
 use crate::buffer::Paged;
 use crate::driver::{Completion, CompletionSink, SocketId};
@@ -389,5 +390,29 @@ impl<H: Handler> CompletionSink for Engine<H> {
             Completion::Woken => {}
         }
         self.after_callbacks();
+    }
+}
+
+/// The engine, and the lane, whose senders learn that the worker is up before the first callback runs: a wake while the
+/// callbacks of a long poll run would be a system call for nothing.
+pub(super) struct Awakened<'a, H: Handler> {
+    pub(super) engine: &'a mut Engine<H>,
+    pub(super) lane: &'a mut Receiver<Mail<H::Mail>>,
+}
+
+impl<H: Handler> CompletionSink for Awakened<'_, H> {
+    fn polled(&mut self) {
+        self.lane.awake();
+        self.engine.polled();
+    }
+
+    #[inline]
+    fn complete(&mut self, completion: Completion<'_>) {
+        self.engine.complete(completion);
+    }
+
+    #[inline]
+    fn takes_more(&self) -> bool {
+        self.engine.takes_more()
     }
 }

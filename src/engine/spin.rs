@@ -6,15 +6,15 @@ use std::time::Duration;
 /// Spins in a row that found nothing before the worker begins to leave some out.
 const PATIENCE: u32 = 4;
 /// Turns that are left out at most.
-const REST_MAX: u32 = 64;
+const SKIPPED_MAX: u32 = 64;
 
 /// How long to spin, and how well it has paid of late.
 ///
 /// A spin that finds work saves a wake-up (35 us and more), one that finds none costs its time. With one message each
-/// millisecond none would: after a few of those the worker spins after every second turn that had work, then every
-/// fourth, and so on to every 64th, until one pays again.
+/// millisecond none would: after a few of those the worker leaves out one turn that had work, then two, four, and so
+/// on up to 64, until one pays again.
 ///
-/// A spin that lasted twice its time was not running: another thread wants the CPU. Then the worker rests longest at
+/// A spin that lasted twice its time was not running: another thread wants the CPU. Then the worker leaves out most at
 /// once. So it gives way on a machine that is busy with other things, too, of which the number of CPUs tells nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Spin {
@@ -22,18 +22,18 @@ pub(crate) struct Spin {
     /// Spins in a row that found nothing.
     misses: u32,
     /// Turns with work to leave out before the next spin.
-    rest: u32,
+    skip: u32,
 }
 
 impl Spin {
     pub(crate) fn new(time: Duration) -> Self {
-        Spin { time, misses: 0, rest: 0 }
+        Spin { time, misses: 0, skip: 0 }
     }
 
     /// How long to spin, after a turn that had work; none: not this time.
     pub(crate) fn begin(&mut self) -> Option<Duration> {
-        if self.rest > 0 {
-            self.rest -= 1;
+        if self.skip > 0 {
+            self.skip -= 1;
             return None;
         }
         (!self.time.is_zero()).then_some(self.time)
@@ -49,14 +49,14 @@ impl Spin {
     pub(crate) fn miss(&mut self, took: Duration) {
         self.misses = self.misses.saturating_add(1);
         if let Some(excess) = self.misses.checked_sub(PATIENCE) {
-            self.rest = 1u32.checked_shl(excess).unwrap_or(REST_MAX).min(REST_MAX);
+            self.skip = 1u32.checked_shl(excess).unwrap_or(SKIPPED_MAX).min(SKIPPED_MAX);
         }
         self.give_way(took);
     }
 
     fn give_way(&mut self, took: Duration) {
         if took > self.time.saturating_mul(2) {
-            self.rest = REST_MAX;
+            self.skip = SKIPPED_MAX;
         }
     }
 }
@@ -98,9 +98,9 @@ mod tests {
         spin.hit(TIME * 2);
         assert_eq!(until_next(&mut spin), 1);
         spin.hit(TIME * 3);
-        assert_eq!(until_next(&mut spin), REST_MAX + 1);
+        assert_eq!(until_next(&mut spin), SKIPPED_MAX + 1);
         spin.miss(TIME * 3);
-        assert_eq!(until_next(&mut spin), REST_MAX + 1);
+        assert_eq!(until_next(&mut spin), SKIPPED_MAX + 1);
     }
 
     #[test]
@@ -112,6 +112,6 @@ mod tests {
     fn very_many_misses_are_as_many() {
         let mut spin = Spin { misses: u32::MAX - 1, ..Spin::new(TIME) };
         (0..3).for_each(|_| spin.miss(TIME));
-        assert_eq!(until_next(&mut spin), REST_MAX + 1);
+        assert_eq!(until_next(&mut spin), SKIPPED_MAX + 1);
     }
 }

@@ -253,7 +253,6 @@ impl Table {
 
     /// Answers a ping; above the high mark only the newest is remembered.
     pub(crate) fn pong(&mut self, slot: u32, payload: &[u8]) {
-        self.stir(slot);
         self.counters.pings += 1;
         if self.queued(slot) > self.config.limits.outbox_high {
             self.cold(slot).pong = Some(payload.into());

@@ -14,13 +14,13 @@ use super::hub::Interest;
 use super::lane::{LaneConfig, Receiver, lane};
 use super::mail::{Exchange, Handle, Mail, Port, Ports};
 use super::random::Random;
-use super::session::{Clock, Engine};
+use super::session::{Awakened, Clock, Engine};
 use super::spin::Spin;
 use super::table::{JOIN_BYTES, Table};
 use super::timer::Wheel;
 use crate::buffer::Paged;
 use crate::driver::{
-    Address, Completion, CompletionSink, ConnectOptions, Driver, Epoll, ListenOptions, ListenerId, SocketId, Wake,
+    Address, CompletionSink, ConnectOptions, Driver, Epoll, ListenOptions, ListenerId, SocketId, Wake,
 };
 use crate::pubsub::{self, Topics};
 use std::os::fd::BorrowedFd;
@@ -307,7 +307,8 @@ impl<H: Handler, D: Driver> Worker<H, D> {
     /// Waking a halted core costs more than looking again a few times. True if there is something to do.
     fn spin(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         // A drain may end without a completion: it is not looked for here.
-        if !self.worked || self.has_work() || self.engine.drain.is_some() {
+        let has_work = self.has_work() || self.driver.longest_wait() == Some(Duration::ZERO);
+        if !self.worked || has_work || self.engine.drain.is_some() {
             return Ok(false);
         }
         let fits = |time: &Duration| timeout.is_none_or(|timeout| *time <= timeout);
@@ -472,24 +473,5 @@ impl<H: Handler, D: Driver> Worker<H, D> {
         counters.frame_bytes = core.table.slab.live_bytes() as u64;
         counters.topics = core.topics.len() as u64;
         self.engine.board.publish(counters, self.driver.counters());
-    }
-}
-
-/// The engine, and the lane, whose senders learn that the worker is up before the first callback runs: a wake while the
-/// callbacks of a long poll run would be a system call for nothing.
-struct Awakened<'a, H: Handler> {
-    engine: &'a mut Engine<H>,
-    lane: &'a mut Receiver<Mail<H::Mail>>,
-}
-
-impl<H: Handler> CompletionSink for Awakened<'_, H> {
-    fn polled(&mut self) {
-        self.lane.awake();
-        self.engine.polled();
-    }
-
-    #[inline]
-    fn complete(&mut self, completion: Completion<'_>) {
-        self.engine.complete(completion);
     }
 }

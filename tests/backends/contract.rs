@@ -1,4 +1,7 @@
 //! The contract, one test per promise.
+//!
+//! This file, `rest.rs` and `harness.rs` are compiled twice: here, and into the library's unit tests
+//! (`src/driver/uring/faults/tests.rs`), which run them on io_uring with faults. So they name each other by `super`.
 #![forbid(unsafe_code)]
 
 use super::harness::{Backend, LISTEN, Peer, Seen, World, pattern};

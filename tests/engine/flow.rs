@@ -190,6 +190,29 @@ fn replies_above_the_high_mark_pause_receiving_until_below_the_low_mark() {
     world.assert_quiet();
 }
 
+/// Else each turn would hold a buffer for every connection, and find none of them in the cache when it sends.
+#[test]
+fn large_replies_leave_before_more_is_received() {
+    let mut world = World::one(Config::default());
+    world.net.set_buffer(1 << 20);
+    let mut peers: Vec<_> = (0..20).map(|n| world.open(n)).collect();
+    peers.iter_mut().for_each(|raw| raw.text("send 1 60000"));
+    let before = world.counters().messages_sent;
+    let mut turns = 0;
+    while world.counters().messages_sent < before + 20 {
+        let sent = world.counters().messages_sent;
+        world.turn();
+        let now = world.counters().messages_sent - sent;
+        assert!(now <= 5, "{now} replies of 60,000 bytes waited for each other");
+        turns += 1;
+        assert!(turns < 100, "the others are forgotten");
+    }
+    assert!(turns >= 4);
+    for raw in &mut peers {
+        assert_eq!(raw.read().texts().len(), 1);
+    }
+}
+
 /// Input is parsed on while a flush may still help; while a send is in flight none can.
 #[test]
 fn replies_to_one_large_receive_are_bounded_while_a_send_is_in_flight() {

@@ -51,13 +51,13 @@ fn a_pong_or_any_byte_counts_as_life() {
     }
 }
 
-/// A socket rests once its peer has said nothing but pongs between two pings, and until it says more.
+/// A socket rests once its peer has said nothing but pings and pongs between two of ours, and until it says more.
 #[test]
 fn who_only_answers_pings_rests_until_it_speaks() {
     let says: [(&[u8], bool); 5] = [
         (&wire::masked(wire::PONG, b"by itself"), false),
         (&wire::masked(wire::TEXT, b"nothing"), true),
-        (&wire::masked(wire::PING, b""), true),
+        (&wire::masked(wire::PING, b""), false), // answered from where it rests
         (&wire::frame(wire::TEXT, false, b"part", Some([0; 4])), true),
         (&wire::masked(wire::TEXT, b"nothing")[..4], false), // not a frame yet
     ];

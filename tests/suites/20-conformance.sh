@@ -6,7 +6,7 @@ AUTOBAHN_CASES='1.*,2.*,3.*,4.*,5.*,6.*,7.*,9.*,10.*' # 12 and 13 are compressio
 autobahn_note() { note "$(grep '^autobahn: ' "$1" | tail -n 1 | sed 's/^autobahn: //')"; }
 
 suite autobahn-server "Autobahn|Testsuite judges the server, strictly"
-suite_autobahn_server() { autobahn_server server "$AUTOBAHN_CASES"; }
+suite_autobahn_server() { autobahn_server server "$AUTOBAHN_CASES" --driver epoll; }
 
 suite autobahn-uring "the same on io_uring"
 suite_autobahn_uring() {
@@ -51,7 +51,7 @@ autobahn_client() {
 # The probe is kept beside the repository, not in it: it judges more servers than this one.
 ADVERSARY=${WINGBEAT_ADVERSARY:-../shared/adversary/probe.py}
 suite adversary "a hostile peer: malformed, slow, huge and broken input"
-suite_adversary() { adversary; }
+suite_adversary() { adversary --driver epoll; }
 
 suite adversary-uring "the same on io_uring"
 suite_adversary_uring() {

@@ -9,11 +9,21 @@ suite_serve_cli() {
 }
 
 suite memory "bytes of server memory per idle connection, from 4,000 to 16,000 of them: in (0, 128]"
-suite_memory() {
+suite_memory() { memory epoll; }
+
+suite memory-uring "the same on io_uring"
+suite_memory_uring() {
+  build_wingbeat
+  need_uring "$WINGBEAT"
+  memory uring
+}
+
+# memory DRIVER
+memory() {
   need python3 python3
   build_wingbeat
-  python3 tests/program/memory.py "$WINGBEAT" | tee "$TARGET/tests/memory.out"
-  note "$(tail -n 1 "$TARGET/tests/memory.out")"
+  python3 tests/program/memory.py "$WINGBEAT" --driver "$1" | tee "$TARGET/tests/memory-$1.out"
+  note "$(tail -n 1 "$TARGET/tests/memory-$1.out")"
 }
 
 suite channels-memory "bytes of server memory per connection with one joined channel, from 4,000 to 16,000: in (0, 1024]"

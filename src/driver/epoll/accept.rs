@@ -86,7 +86,7 @@ impl Acceptor {
     /// The next listener from `at` on that may have something.
     pub(super) fn next_ready(&mut self, at: usize) -> Option<ListenerId> {
         self.reserve.look();
-        if self.reserve.rests() {
+        if self.reserve.backs_off() {
             return None;
         }
         self.listeners
@@ -105,7 +105,7 @@ impl Acceptor {
             }
             Err(Refusal::Exhausted) => {
                 self.reserve.refuse_one(&listener.socket);
-                self.reserve.rest();
+                self.reserve.back_off();
                 Accept::Exhausted
             }
             Err(Refusal::Connection) => Accept::Broken,

@@ -40,8 +40,10 @@ const WAKER: u32 = u32::MAX;
 /// Its sockets take 24 bytes each; the receive buffer is one for all of them.
 pub struct Epoll {
     events: Events,
-    /// How many of them were handed out; 0: all.
+    /// How many of them were handed out in a poll that ended early; 0: all.
     taken: usize,
+    /// Sockets that were due when that poll began and have not had their turn.
+    due: usize,
     sockets: Sockets,
 }
 
@@ -97,6 +99,7 @@ impl EpollSeed {
         Epoll {
             events: Events::with_capacity(config.events),
             taken: 0,
+            due: 0,
             sockets: Sockets {
                 poll,
                 waker,
@@ -182,10 +185,11 @@ impl Driver for Epoll {
     }
 
     fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl CompletionSink) -> io::Result<()> {
-        let Epoll { events, taken, sockets } = self;
-        let due = sockets.slots.due();
-        let done = mem::take(taken);
-        if done == 0 {
+        let Epoll { events, taken, due, sockets } = self;
+        let is_fresh = *taken == 0 && *due == 0;
+        if is_fresh {
+            // Not those that are added by the events: each socket has one turn per poll.
+            *due = sockets.slots.due();
             let wait = [timeout, sockets.longest_wait()].into_iter().flatten().min();
             if let Err(error) = sockets.poll.poll(events, wait)
                 && error.kind() != ErrorKind::Interrupted
@@ -194,17 +198,22 @@ impl Driver for Epoll {
             }
         }
         sink.polled();
-        for (at, event) in events.iter().enumerate().skip(done) {
-            sockets.dispatch(event, sink);
-            if !sink.takes_more() {
-                *taken = at + 1;
-                return Ok(());
+        if is_fresh || *taken > 0 {
+            for (at, event) in events.iter().enumerate().skip(mem::take(taken)) {
+                sockets.dispatch(event, sink);
+                if !sink.takes_more() {
+                    *taken = at + 1;
+                    return Ok(());
+                }
             }
         }
-        // Not those that were added by the events: each socket has one turn per poll.
-        for _ in 0..due {
+        while *due > 0 {
+            *due -= 1;
             if let Some(id) = sockets.slots.pop_due() {
                 sockets.work_off(id, sink);
+            }
+            if !sink.takes_more() && *due > 0 {
+                return Ok(());
             }
         }
         sockets.accept(sink);
@@ -212,7 +221,7 @@ impl Driver for Epoll {
     }
 
     fn longest_wait(&self) -> Option<Duration> {
-        if self.taken > 0 { Some(Duration::ZERO) } else { self.sockets.longest_wait() }
+        if self.taken > 0 || self.due > 0 { Some(Duration::ZERO) } else { self.sockets.longest_wait() }
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -258,7 +267,8 @@ impl Sockets {
     #[inline]
     fn socket_event(&mut self, id: SocketId, event: &Event, sink: &mut impl CompletionSink) {
         let Some(socket) = self.slots.open(id) else {
-            self.counters.stale += 1;
+            // An event that was kept while a poll ended early may be of a socket that was closed since.
+            self.counters.stale += u64::from(!self.slots.is_closing(id));
             return;
         };
         if socket.state.any(State::CONNECTING) && !self.finish_connect(id, sink) {
@@ -320,7 +330,7 @@ impl Sockets {
                     if drained {
                         return;
                     }
-                    if budget == 0 {
+                    if budget == 0 || !sink.takes_more() {
                         return self.slots.push_due(id.slot);
                     }
                 }
@@ -478,6 +488,10 @@ mod tests {
     }
 
     impl CompletionSink for Count {
+        fn takes_more(&self) -> bool {
+            true
+        }
+
         fn complete(&mut self, completion: Completion<'_>) {
             match completion {
                 Completion::Accepted { id, .. } => self.accepted = Some(id),
@@ -524,6 +538,10 @@ mod tests {
         .unwrap();
         struct Nothing;
         impl CompletionSink for Nothing {
+            fn takes_more(&self) -> bool {
+                true
+            }
+
             fn complete(&mut self, completion: Completion<'_>) {
                 panic!("{completion:?}");
             }

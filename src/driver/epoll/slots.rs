@@ -118,6 +118,11 @@ impl Slots {
         self.table.get(id).filter(|slot| slot.fd.is_some())
     }
 
+    /// Whether the socket is closed, which is not reported yet.
+    pub(super) fn is_closing(&mut self, id: SocketId) -> bool {
+        self.table.get(id).is_some_and(|slot| slot.state.any(State::CLOSING))
+    }
+
     pub(super) fn id(&self, slot: u32) -> SocketId {
         SocketId { slot, generation: self.table[slot].generation }
     }

@@ -12,6 +12,9 @@
 //!
 //! struct Print(Vec<String>);
 //! impl CompletionSink for Print {
+//!     fn takes_more(&self) -> bool {
+//!         true
+//!     }
 //!     fn complete(&mut self, completion: Completion<'_>) {
 //!         self.0.push(format!("{completion:?}"));
 //!     }
@@ -48,7 +51,7 @@ use super::{
 };
 use crate::buffer::SendBatch;
 use kernel::{EndId, Owner};
-use socket::{Connect, Socket};
+use socket::{Connect, SimWake, Socket, sent};
 use std::{
     io::{self, ErrorKind},
     net::Ipv4Addr,
@@ -75,14 +78,8 @@ pub struct Sim {
     counters: DriverCounters,
     buffer: Vec<u8>,
     ready: Vec<u32>,
-}
-
-struct SimWake(Arc<AtomicBool>);
-
-impl Wake for SimWake {
-    fn wake(&self) {
-        self.0.store(true, SeqCst);
-    }
+    /// Where the next round begins, if the last one ended early: behind the socket that was served last.
+    cursor: u32,
 }
 
 impl Driver for Sim {
@@ -198,6 +195,8 @@ impl Driver for Sim {
         if woken || self.woken.swap(false, SeqCst) {
             sink.complete(Completion::Woken);
         }
+        let begin = ready.partition_point(|&slot| slot < std::mem::take(&mut self.cursor));
+        ready.rotate_left(begin);
         let accepts_first = self.shuffle(&mut ready);
         if accepts_first {
             self.accept(sink);
@@ -205,7 +204,8 @@ impl Driver for Sim {
         for &slot in &ready {
             self.serve(slot, sink);
             if !sink.takes_more() {
-                break; // the others are still ready at the next poll
+                self.cursor = slot + 1; // the others are still ready at the next poll
+                break;
             }
         }
         if !accepts_first {
@@ -217,7 +217,8 @@ impl Driver for Sim {
     }
 
     fn longest_wait(&self) -> Option<Duration> {
-        self.sockets.iter().any(|socket| socket.closing || socket.error.is_some()).then_some(Duration::ZERO)
+        let due = self.cursor > 0 || self.sockets.iter().any(|socket| socket.closing || socket.error.is_some());
+        due.then_some(Duration::ZERO)
     }
 
     fn counters(&self) -> DriverCounters {
@@ -249,6 +250,7 @@ impl Sim {
             counters: DriverCounters::default(),
             buffer: Vec::new(),
             ready: Vec::new(),
+            cursor: 0,
         }
     }
 
@@ -493,10 +495,4 @@ impl Sim {
             }
         }
     }
-}
-
-/// A send that ends early: failed, unless the kernel had taken all of it and was late to say so.
-fn sent(id: SocketId, batch: SendBatch, error: ErrorKind) -> Completion<'static> {
-    let result = if batch.left() == 0 { Ok(()) } else { Err(error.into()) };
-    Completion::Sent { id, batch, result }
 }

@@ -1,10 +1,19 @@
 //! One socket of a simulated driver.
 #![forbid(unsafe_code)]
 
+use super::super::{Completion, SocketId, Wake};
 use super::Address;
 use super::kernel::{EndId, Kernel};
 use crate::buffer::SendBatch;
-use std::{io::ErrorKind, net::IpAddr, time::Duration};
+use std::{
+    io::ErrorKind,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 #[derive(Default, Debug)]
 pub(super) struct Socket {
@@ -74,5 +83,20 @@ impl Socket {
             }
         }
         true
+    }
+}
+
+/// A send that ends early: failed, unless the kernel had taken all of it and was late to say so.
+pub(super) fn sent(id: SocketId, batch: SendBatch, error: ErrorKind) -> Completion<'static> {
+    let result = if batch.left() == 0 { Ok(()) } else { Err(error.into()) };
+    Completion::Sent { id, batch, result }
+}
+
+/// Wakes the poll of a driver that sleeps.
+pub(super) struct SimWake(pub(super) Arc<AtomicBool>);
+
+impl Wake for SimWake {
+    fn wake(&self) {
+        self.0.store(true, SeqCst);
     }
 }

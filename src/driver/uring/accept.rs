@@ -90,7 +90,7 @@ impl Acceptor {
 
     /// Whether something is to be asked of the kernel.
     pub(super) fn is_changed(&self) -> bool {
-        self.changed && !self.reserve.rests()
+        self.changed && !self.reserve.backs_off()
     }
 
     /// How long nothing is to be done here: zero if something is to be handed out, none if the kernel will tell.
@@ -189,16 +189,16 @@ impl Acceptor {
             Refusal::Connection => {}
             // The end was asked for, or nobody waits.
             Refusal::Listener if matches!(error, Errno::CANCELED | Errno::AGAIN) => {}
-            Refusal::Listener => self.reserve.rest(),
+            Refusal::Listener => self.reserve.back_off(),
         }
     }
 
     /// No descriptor is left. The kernel takes one before it looks whether anybody waits, so only if somebody does that
-    /// counts: one is refused, and accepting rests. Else the next one is waited for.
+    /// counts: one is refused, and accepting backs off. Else the next one is waited for.
     fn starve(&mut self, key: usize) {
         if self.reserve.refuse_one(&self.listeners[key].socket) {
             self.exhausted += 1;
-            self.reserve.rest();
+            self.reserve.back_off();
         } else {
             self.listeners[key].watch_next = true;
         }
@@ -213,7 +213,7 @@ impl Acceptor {
                 Err(Errno::INTR | Errno::CONNABORTED | Errno::PERM | Errno::PROTO) => {}
                 Err(error) if Refusal::from(error) == Refusal::Exhausted && self.reserve.refuse_one(listener) => {
                     self.exhausted += 1;
-                    return self.reserve.rest();
+                    return self.reserve.back_off();
                 }
                 Err(_) => {
                     self.listeners.remove(key);

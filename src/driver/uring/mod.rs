@@ -261,6 +261,9 @@ impl Driver for Uring {
         let wait = [timeout, self.due_in(), settled].into_iter().flatten().min();
         self.queue.enter(wait)?;
         sink.polled();
+        if !self.events.is_empty() {
+            self.work_off(sink); // the poll before ended early: else those that are due would wait as long as such polls go on
+        }
         self.take(sink);
         self.work_off(sink);
         self.hand_out(sink);

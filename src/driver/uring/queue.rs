@@ -94,6 +94,8 @@ pub(super) struct Queue {
     outstanding: usize,
     /// Entries that the kernel has not taken.
     unsubmitted: usize,
+    /// An operation ended for want of memory, and will be asked for again: not at once.
+    lacks_memory: bool,
     /// What goes wrong on purpose.
     pub(super) faults: Faults,
 }
@@ -125,6 +127,7 @@ impl Queue {
             count: NonNull::from(Box::leak(Box::new(0))),
             outstanding: 0,
             unsubmitted: 0,
+            lacks_memory: false,
             faults: Faults::default(),
         })
     }
@@ -279,6 +282,11 @@ impl Queue {
         !self.backlog.is_empty() || self.faults.has_answers()
     }
 
+    /// The kernel had no memory for an operation that will be asked for again: the next [`Queue::enter`] pauses first.
+    pub(super) fn pause_for_memory(&mut self) {
+        self.lacks_memory = true;
+    }
+
     /// Whether a completion is there to take.
     pub(super) fn has_answers(&mut self) -> bool {
         self.has_backlog() || !self.ring.completion().is_empty()
@@ -290,6 +298,9 @@ impl Queue {
     /// # Errors
     /// What the kernel says, unless it passes.
     pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        if std::mem::take(&mut self.lacks_memory) {
+            thread::sleep(NO_MEMORY);
+        }
         self.refill();
         while let Some((op, id)) = self.faults.end_one() {
             let of = CancelBuilder::user_data(user_data(op, id));

@@ -190,9 +190,18 @@ impl Uring {
             Ok(0) => self.receive_ended(id, sink),
             // Ended by the kernel, or by us: asked for again if it is still wanted.
             Ok(_) | Err(Errno::CANCELED | Errno::INTR | Errno::AGAIN) => self.enqueue(id),
-            Err(Errno::NOBUFS | Errno::NOMEM) if self.slots[id.slot].state.any(State::FED) => self.enqueue(id),
-            Err(Errno::NOBUFS | Errno::NOMEM) => self.enqueue_first(id),
+            Err(error @ (Errno::NOBUFS | Errno::NOMEM)) => {
+                self.mind_memory(error);
+                if self.slots[id.slot].state.any(State::FED) { self.enqueue(id) } else { self.enqueue_first(id) }
+            }
             Err(error) => self.receive_failed(id, kind(error), sink),
+        }
+    }
+
+    /// An operation that is asked for again at once would fail again at once, if the kernel lacks memory for it.
+    fn mind_memory(&mut self, error: Errno) {
+        if error == Errno::NOMEM {
+            self.queue.pause_for_memory();
         }
     }
 
@@ -310,6 +319,10 @@ impl Uring {
                     sink.complete(Completion::Progress { id });
                 }
             }
+            Err(Errno::NOMEM | Errno::NOBUFS) if slot.error.is_none() => {
+                self.mind_memory(Errno::NOMEM);
+                self.start_send(id);
+            }
             Ok(_) => self.send_failed(id, ErrorKind::ConnectionAborted, sink),
             Err(error) => self.send_failed(id, kind(error), sink),
         }
@@ -364,7 +377,10 @@ impl Uring {
             return;
         }
         self.enqueue(id);
-        let Ok(events) = result else { return };
+        let events = match result {
+            Ok(events) => events,
+            Err(error) => return self.mind_memory(error),
+        };
         if self.slots[id.slot].state.any(State::CONNECTING) {
             return self.connected(id, sink);
         }
@@ -410,11 +426,18 @@ impl Uring {
 
     // ---- without the kernel -----------------------------------------------------------------------------------
 
-    /// Does what waited for its turn.
+    /// Does what waited for its turn. Those whose bytes the sink does not take now come first the next time.
     pub(super) fn work_off(&mut self, sink: &mut impl CompletionSink) {
         let mut due = std::mem::take(&mut self.due);
-        for id in due.drain(..) {
+        let mut kept = 0;
+        for at in 0..due.len() {
+            let id = due[at];
             let Some(slot) = self.slots.live(id) else { continue };
+            if !slot.state.any(State::CLOSING) && !sink.takes_more() {
+                due[kept] = id;
+                kept += 1;
+                continue;
+            }
             slot.state.clear(State::DUE);
             if slot.state.any(State::CLOSING) {
                 self.finish_close(id, sink);
@@ -427,6 +450,7 @@ impl Uring {
             }
             self.report_broken(id, sink);
         }
+        due.truncate(kept);
         due.append(&mut self.due);
         self.due = due;
     }

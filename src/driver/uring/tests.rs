@@ -16,6 +16,10 @@ struct Log {
 }
 
 impl CompletionSink for Log {
+    fn takes_more(&self) -> bool {
+        true
+    }
+
     fn complete(&mut self, completion: Completion<'_>) {
         match completion {
             Completion::Accepted { id, .. } => self.accepted.push(id),

@@ -103,6 +103,8 @@ pub(crate) struct Base {
     /// Connections below this index have been told that it is over.
     told: u32,
     is_over: bool,
+    /// The window is known: what comes in is measured.
+    is_measured: bool,
 }
 
 /// Where connections go: one entry per source address.
@@ -167,6 +169,15 @@ impl Base {
             connecting: 0,
             told: 0,
             is_over: false,
+            is_measured: false,
+        }
+    }
+
+    /// Measures from now on, if the run has begun. Messages of another thread may come in before this one has looked.
+    fn measure(&mut self) {
+        if let Some(times) = self.shared.times().filter(|_| !self.is_measured) {
+            self.recorder.open(times.window, times.slice);
+            self.is_measured = true;
         }
     }
 
@@ -260,7 +271,7 @@ impl<W: Workload> Client<W> {
 
     /// Lets the workload begin.
     pub(crate) fn begin(&mut self, scope: &mut Scope<'_>, times: &Times) {
-        self.base.recorder.open(times.window, times.slice);
+        self.base.measure();
         self.workload.begin(&mut self.base, scope, times);
     }
 
@@ -288,7 +299,8 @@ impl<W: Workload> Client<W> {
     pub(crate) fn say_goodbye(&mut self, scope: &mut Scope<'_>, sockets: u32) {
         let base = &mut self.base;
         let count = base.links.len() as u32;
-        let mut under_way = sockets.saturating_sub(count - base.told);
+        let untold = base.links[base.told as usize..].iter().flatten().count() as u32;
+        let mut under_way = sockets.saturating_sub(untold);
         while base.told < count && under_way < CLOSING_MAX {
             if let Some(mut conn) = base.conn(scope, base.told) {
                 conn.close(wingbeat::CloseCode::NORMAL, "");
@@ -332,6 +344,9 @@ impl<W: Workload> Handler for Client<W> {
 
     fn message(&mut self, conn: &mut Conn<'_>, index: &mut u32, message: Message<'_>) {
         self.base.activity += 1;
+        if !self.base.is_measured {
+            self.base.measure();
+        }
         self.workload.message(&mut self.base, conn, *index, message);
     }
 

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 /// The number by which receives name these buffers.
 pub const GROUP: u16 = 0;
-/// Buffers, a power of two as the kernel asks, and bytes of each: 512 KiB in all. Filled piece by piece they are few, so
+/// Buffers, a power of two as the kernel asks, and bytes of each: 2 MiB in all. Filled piece by piece they are few, so
 /// that few frames are cut at their ends; where each receive takes one, they are many.
-const SHARED: (u16, usize) = (2, 256 * 1024);
+const SHARED: (u16, usize) = (8, 256 * 1024);
 const WHOLE: (u16, usize) = (64, 8 * 1024);
 const PAGE: usize = 4096;
 
