@@ -19,9 +19,7 @@ use super::spin::Spin;
 use super::table::{JOIN_BYTES, Table};
 use super::timer::Wheel;
 use crate::buffer::Paged;
-use crate::driver::{
-    Address, CompletionSink, ConnectOptions, Driver, Epoll, ListenOptions, ListenerId, SocketId, Wake,
-};
+use crate::driver::{Address, ConnectOptions, Driver, Epoll, ListenOptions, ListenerId, SocketId, Wake};
 use crate::pubsub::{self, Topics};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
