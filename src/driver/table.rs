@@ -62,6 +62,7 @@ impl<P: Place> Table<P> {
 
     /// Generation of the socket at this place, or of the one that will be there next.
     #[inline]
+    #[cfg_attr(not(all(feature = "uring", target_os = "linux")), allow(dead_code, reason = "only io_uring asks"))]
     pub(super) fn generation(&self, slot: u32) -> Option<u32> {
         self.places.get(slot).map(P::generation)
     }

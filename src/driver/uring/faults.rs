@@ -16,7 +16,7 @@ pub(super) use provoked::Faults;
 /// None.
 #[cfg(not(test))]
 #[derive(Default)]
-pub(super) struct Faults;
+pub(super) struct Faults(());
 
 #[cfg(not(test))]
 impl Faults {
