@@ -64,7 +64,7 @@ pub(crate) struct ServeArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DriverChoice {
-    /// The one that measures best of those that work here
+    /// The one that measured best so far, which is epoll
     Auto,
     /// epoll, through mio
     Epoll,
