@@ -37,8 +37,10 @@ UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "KiB": 2**10, "MiB"
 
 
 def quantity(text):
-    number, unit = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", text).groups()
-    return float(number) * UNITS[unit]
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([A-Za-z]*)", text)
+    if not match or match.group(2) not in UNITS:
+        raise argparse.ArgumentTypeError("%r is no number with a unit of %s" % (text, ", ".join(filter(None, UNITS))))
+    return float(match.group(1)) * UNITS[match.group(2)]
 
 
 # ---- the machine ----------------------------------------------------------------------------------------------------
@@ -283,8 +285,6 @@ class Run:
             "server_bytes": grown("server_rss", early[0]) / stood if stood > 0 else None,
             "server_bytes_from_zero": grown("server_rss", first) / count,
             "load_bytes_from_zero": grown("load_rss", first) / count,
-            "kernel_bytes_both_ends": (-grown("available", first) - grown("server_rss", first)
-                                       - grown("load_rss", first)) / count,
             "kernel_slab_bytes_both_ends": grown("slab", first) / count,
         }
 
@@ -339,8 +339,7 @@ def rows(result):
         slope = "%.0f B" % per["server_bytes"] if per["server_bytes"] else "unknown"
         found += [("server, user space, per connection", "%s (slope), %.0f B from zero" % (slope, per["server_bytes_from_zero"])),
                   ("load tool, user space, per connection", "%.0f B" % per["load_bytes_from_zero"]),
-                  ("kernel per connection, both ends", "%.0f B (MemAvailable), %.0f B of it slab"
-                   % (per["kernel_bytes_both_ends"], per["kernel_slab_bytes_both_ends"]))]
+                  ("kernel slab per connection, both ends", "%.0f B" % per["kernel_slab_bytes_both_ends"])]
     if result["mode"] == "fanout" and load["latency_us"]:
         times = load["latency_us"]
         found.append(("a message to all (%d of them)" % load["published"],
@@ -351,7 +350,7 @@ def rows(result):
         idle = result["idle_cpu"]
         found.append(("CPU while idle with pings", "server %.1f %%, load tool %.1f %% of a CPU (%.0f s)"
                       % (100 * idle["server_share"], 100 * idle["load_share"], idle["seconds"])))
-    found.append(("pings answered", "%d" % load["pings"]))
+    found.append(("pings answered", "%d" % load["pings"] if load["pings"] else "none was due in so short a hold"))
     for name, what in (("echo_beside_pings", "100 echo connections beside it"),
                        ("echo_beside_message", "the same while a message goes to all")):
         echo = result.get(name)
@@ -387,6 +386,8 @@ def arguments():
 
 def main():
     args = arguments()
+    if not os.access(args.program, os.X_OK):
+        sys.exit("%s is not there: --help says how it is built" % args.program)
     available, needed = meminfo()["MemAvailable"], args.connections * BYTES_PER_CONNECTION + args.keep_free
     if available < needed:
         sys.exit("needs about %.1f GiB of memory, %.1f are available" % (needed / 2**30, available / 2**30))

@@ -22,11 +22,13 @@ pub(super) struct Reserve {
     /// Gives its place to the connection that would otherwise wait for ever, and keep its listener readable.
     descriptor: Option<OwnedFd>,
     backs_off_until: Option<Instant>,
+    /// Times that no descriptor was left.
+    exhausted: u64,
 }
 
 impl Reserve {
     pub(super) fn new() -> Self {
-        Reserve { descriptor: spare(), backs_off_until: None }
+        Reserve { descriptor: spare(), backs_off_until: None, exhausted: 0 }
     }
 
     /// Takes one connection out of the queue and closes it. False if nobody waits there.
@@ -34,6 +36,18 @@ impl Reserve {
         let waited = self.descriptor.take().is_none() || !matches!(accept_with(listener, ACCEPTED), Err(Errno::AGAIN));
         self.descriptor = spare();
         waited
+    }
+
+    /// No descriptor was left: accepting stops for a while. Logged the first time, the second, the fourth, and so on.
+    pub(super) fn exhausted(&mut self) {
+        self.exhausted += 1;
+        if self.exhausted.is_power_of_two() {
+            tracing::warn!(
+                times = self.exhausted,
+                "no descriptor is left to accept with: raise `ulimit -n`, or give each worker a table of its own",
+            );
+        }
+        self.back_off();
     }
 
     /// Accepting stops for a while.

@@ -105,7 +105,7 @@ impl Acceptor {
             }
             Err(Refusal::Exhausted) => {
                 self.reserve.refuse_one(&listener.socket);
-                self.reserve.back_off();
+                self.reserve.exhausted();
                 Accept::Exhausted
             }
             Err(Refusal::Connection) => Accept::Broken,

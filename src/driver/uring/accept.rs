@@ -198,7 +198,7 @@ impl Acceptor {
     fn starve(&mut self, key: usize) {
         if self.reserve.refuse_one(&self.listeners[key].socket) {
             self.exhausted += 1;
-            self.reserve.back_off();
+            self.reserve.exhausted();
         } else {
             self.listeners[key].watch_next = true;
         }
@@ -213,7 +213,7 @@ impl Acceptor {
                 Err(Errno::INTR | Errno::CONNABORTED | Errno::PERM | Errno::PROTO) => {}
                 Err(error) if Refusal::from(error) == Refusal::Exhausted && self.reserve.refuse_one(listener) => {
                     self.exhausted += 1;
-                    return self.reserve.back_off();
+                    return self.reserve.exhausted();
                 }
                 Err(_) => {
                     self.listeners.remove(key);

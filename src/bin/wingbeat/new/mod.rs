@@ -22,9 +22,9 @@ const FILES: [(&str, &str); 5] = [
 
 /// Said where the project depends on a version.
 const NEEDS_A_RELEASE: &str = concat!(
-    "\nIt needs wingbeat ",
+    "It needs wingbeat ",
     env!("CARGO_PKG_VERSION"),
-    " from crates.io; with a checkout instead: wingbeat new NAME --path DIRECTORY\n"
+    " from crates.io, where no version is yet; with a checkout instead: wingbeat new NAME --path DIRECTORY\n\n"
 );
 
 /// Runs `wingbeat new`, and returns what to do next.
@@ -45,7 +45,7 @@ pub(crate) fn new(args: &NewArgs) -> Result<String, Failure> {
         write(&directory.join(path), &text)?;
     }
     let note = if wingbeat == published() { NEEDS_A_RELEASE } else { "" };
-    Ok(next_steps(&args.name) + note)
+    Ok(format!("{note}{}", next_steps(&args.name)))
 }
 
 /// The dependency on the version that this program is.
