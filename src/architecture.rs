@@ -118,7 +118,7 @@
 //!
 //! # Where `unsafe` is
 //!
-//! In three files of `driver/uring`; every other file forbids it (those above them deny it), and system calls go through
+//! In four files of `driver/uring`; every other file forbids it (those above them deny it), and system calls go through
 //! mio, socket2, rustix and nix. What the three rest on:
 //!
 //! * `queue.rs`: memory that an operation names outlives the operation. A batch stays in its slot until the last

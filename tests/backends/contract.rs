@@ -8,7 +8,7 @@ use super::harness::{Backend, LISTEN, Peer, Seen, World, pattern};
 use std::{io::ErrorKind, thread, time::Duration};
 use wingbeat::{
     buffer::SendBatch,
-    driver::{Address, ConnectOptions, Driver, DriverConfig, ListenOptions, Submit},
+    driver::{Address, ConnectOptions, Driver, DriverConfig, ListenOptions, SocketId, Submit},
 };
 
 /// Gives a macro the names of all of them.
@@ -173,18 +173,7 @@ pub(crate) fn a_paused_socket_delivers_nothing_until_it_is_resumed(net: impl Bac
     let mut world = World::with(net, config);
     let (address, _) = world.listen();
     let (id, mut peer) = world.pair(&address);
-    world.driver.pause(id);
-    let bytes = pattern(0, 10_000);
-    peer.send(&bytes);
-    world.settle();
-    assert_eq!(world.received(id), b"");
-    world.driver.resume(id);
-    world.until(|world| !world.received(id).is_empty());
-    // In the middle of what waits.
-    world.driver.pause(id);
-    let so_far = world.received(id).len();
-    world.settle();
-    assert_eq!(world.received(id).len(), so_far);
+    let (bytes, _) = pause_in_the_middle(&mut world, id, &mut peer);
     world.driver.resume(id);
     world.until(|world| world.received(id).len() == bytes.len());
     assert_eq!(world.received(id), bytes);
@@ -200,6 +189,26 @@ pub(crate) fn a_paused_socket_delivers_nothing_until_it_is_resumed(net: impl Bac
     peer.send(b"again");
     world.until(|world| world.received(id).ends_with(b"again"));
     world.finish(&[id]);
+}
+
+/// Pauses a socket before bytes come, and again after the first of them. Returns all that were sent, and how many came.
+pub(crate) fn pause_in_the_middle<B: Backend>(
+    world: &mut World<B>,
+    id: SocketId,
+    peer: &mut B::Peer,
+) -> (Vec<u8>, usize) {
+    world.driver.pause(id);
+    let bytes = pattern(0, 10_000);
+    peer.send(&bytes);
+    world.settle();
+    assert_eq!(world.received(id), b"");
+    world.driver.resume(id);
+    world.until(|world| !world.received(id).is_empty());
+    world.driver.pause(id);
+    let so_far = world.received(id).len();
+    world.settle();
+    assert_eq!(world.received(id).len(), so_far);
+    (bytes, so_far)
 }
 
 pub(crate) fn a_paused_socket_reports_a_fin_once_no_bytes_are_before_it(net: impl Backend) {
@@ -556,9 +565,23 @@ pub(crate) fn a_sink_that_takes_no_more_gets_the_rest_from_the_next_polls(net: i
     let mut world = World::new(net);
     let (address, _) = world.listen();
     let mut pairs: Vec<_> = (0..12).map(|_| world.pair(&address)).collect();
+    let (ids, bytes) = serve_a_sink_that_takes_little(&mut world, &mut pairs);
+    // What it left did not wait for the kernel: a socket that is asked for something meanwhile is served as well.
+    let (first, peer) = &mut pairs[0];
+    peer.send(b"more");
+    world.until(|world| world.received(*first).len() == bytes + 4);
+    world.log.appetite = 0;
+    world.finish(&ids);
+}
+
+/// Sends to all sockets while the sink takes 200 bytes in a poll. Returns the sockets, and how many bytes each got.
+pub(crate) fn serve_a_sink_that_takes_little<B: Backend>(
+    world: &mut World<B>,
+    pairs: &mut [(SocketId, B::Peer)],
+) -> (Vec<SocketId>, usize) {
     world.log.appetite = 200;
     let bytes = pattern(0, 150);
-    for (_, peer) in &mut pairs {
+    for (_, peer) in &mut *pairs {
         peer.send(&bytes);
     }
     let ids: Vec<_> = pairs.iter().map(|(id, _)| *id).collect();
@@ -566,12 +589,7 @@ pub(crate) fn a_sink_that_takes_no_more_gets_the_rest_from_the_next_polls(net: i
         assert!(world.log.taken < 350, "{} bytes in a poll", world.log.taken);
         ids.iter().all(|&id| world.received(id) == bytes)
     });
-    // What it left did not wait for the kernel: a socket that is asked for something meanwhile is served as well.
-    let (first, peer) = &mut pairs[0];
-    peer.send(b"more");
-    world.until(|world| world.received(*first).len() == bytes.len() + 4);
-    world.log.appetite = 0;
-    world.finish(&ids);
+    (ids, bytes.len())
 }
 
 pub(crate) fn a_herd_is_accepted_in_portions(net: impl Backend) {

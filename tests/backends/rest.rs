@@ -1,6 +1,7 @@
 //! The contract holds for sockets that rest: nobody outside can tell.
 #![forbid(unsafe_code)]
 
+use super::contract::{pause_in_the_middle, serve_a_sink_that_takes_little};
 use super::harness::{Backend, Peer, Seen, World, pattern};
 use std::{io::ErrorKind, time::Duration};
 use wingbeat::driver::{ConnectOptions, Driver, DriverConfig, SocketId};
@@ -70,16 +71,7 @@ pub(crate) fn resting_sockets_heed_a_sink_that_takes_no_more(net: impl Backend) 
     let mut world = World::new(net);
     let (address, _) = world.listen();
     let mut pairs: Vec<_> = (0..12).map(|_| resting(&mut world, &address)).collect();
-    world.log.appetite = 200;
-    let bytes = pattern(0, 150);
-    for (_, peer) in &mut pairs {
-        peer.send(&bytes);
-    }
-    let ids: Vec<_> = pairs.iter().map(|(id, _)| *id).collect();
-    world.until(|world| {
-        assert!(world.log.taken < 350, "{} bytes in a poll", world.log.taken);
-        ids.iter().all(|&id| world.received(id) == bytes)
-    });
+    let (ids, _) = serve_a_sink_that_takes_little(&mut world, &mut pairs);
     world.log.appetite = 0;
     world.finish(&ids);
 }
@@ -128,17 +120,7 @@ pub(crate) fn a_resting_socket_is_paused_and_resumed_like_any_other(net: impl Ba
     let mut world = World::with(net, config);
     let (address, _) = world.listen();
     let (id, mut peer) = resting(&mut world, &address);
-    world.driver.pause(id);
-    let bytes = pattern(0, 10_000);
-    peer.send(&bytes);
-    world.settle();
-    assert_eq!(world.received(id), b"");
-    world.driver.resume(id);
-    world.until(|world| !world.received(id).is_empty());
-    world.driver.pause(id);
-    let so_far = world.received(id).len();
-    world.settle();
-    assert_eq!(world.received(id).len(), so_far);
+    let (bytes, so_far) = pause_in_the_middle(&mut world, id, &mut peer);
     // Whether it is paused and whether it rests are two things.
     world.driver.rouse(id);
     world.settle();

@@ -30,6 +30,7 @@
 mod accept;
 mod buf_ring;
 mod faults;
+mod messages;
 mod probe;
 mod queue;
 mod setup;

@@ -8,6 +8,7 @@
 use super::super::SocketId;
 use super::buf_ring::{BufRing, GROUP};
 use super::faults::Faults;
+use super::messages::Messages;
 use crate::buffer::SendBatch;
 use io_uring::{
     EnterFlags, IoUring, cqueue, opcode,
@@ -17,7 +18,7 @@ use io_uring::{
 use rustix::io::Errno;
 use std::{
     collections::VecDeque,
-    io::{self, IoSlice},
+    io,
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr::NonNull,
@@ -27,8 +28,6 @@ use std::{
 
 /// Completions taken out of the kernel's queue at once.
 const CHUNK: usize = 64;
-/// Message headers made at start; more are made as a turn needs them.
-const MESSAGES: usize = 8;
 /// How long nothing is asked again when the kernel had no memory for it.
 const NO_MEMORY: Duration = Duration::from_millis(1);
 /// Waits until everything has ended, when the driver ends: so many, of so long at most.
@@ -123,7 +122,7 @@ impl Queue {
             ring,
             pending: VecDeque::new(),
             backlog: VecDeque::new(),
-            messages: Messages::new(MESSAGES),
+            messages: Messages::new(),
             count: NonNull::from(Box::leak(Box::new(0))),
             outstanding: 0,
             unsubmitted: 0,
@@ -257,7 +256,7 @@ impl Queue {
     fn handed_over(&mut self) {
         self.unsubmitted = self.pending.len() + self.ring.submission().len();
         if self.unsubmitted == 0 {
-            self.messages.used = 0;
+            self.messages.were_read();
         }
     }
 
@@ -409,64 +408,7 @@ impl Drop for Queue {
             // SAFETY: it came from a `Box`, and no operation is left that names it.
             drop(unsafe { Box::from_raw(self.count.as_ptr()) });
         } else {
-            self.messages.all.clear(); // forgets them: the kernel may still read
-        }
-    }
-}
-
-/// Message headers, for batches that are not in one piece.
-struct Messages {
-    /// Made by `Box`, used by pointer: the kernel reads them.
-    all: Vec<NonNull<Message>>,
-    /// How many of them the kernel has not read yet.
-    used: usize,
-}
-
-struct Message {
-    header: libc::msghdr,
-    pieces: [libc::iovec; SendBatch::MAX_PARTS],
-}
-
-impl Message {
-    fn make() -> NonNull<Message> {
-        // SAFETY: integers and null pointers, for which zero is a value.
-        let message: Message = unsafe { MaybeUninit::zeroed().assume_init() };
-        NonNull::from(Box::leak(Box::new(message)))
-    }
-}
-
-impl Messages {
-    fn new(count: usize) -> Self {
-        Messages { all: (0..count).map(|_| Message::make()).collect(), used: 0 }
-    }
-
-    /// A header that names the pieces of a batch.
-    fn of(&mut self, batch: &SendBatch) -> *const libc::msghdr {
-        if self.used == self.all.len() {
-            self.all.push(Message::make());
-        }
-        let message = self.all[self.used].as_ptr();
-        self.used += 1;
-        let mut slices = [IoSlice::new(&[]); SendBatch::MAX_PARTS];
-        let count = batch.slices(&mut slices);
-        // SAFETY: the message is a live allocation that only `self` names, and the kernel has read it if it was used
-        // before: `used` falls to 0 only when the submission queue is empty.
-        unsafe {
-            for (piece, slice) in (*message).pieces.iter_mut().zip(&slices[..count]) {
-                *piece = libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
-            }
-            (*message).header.msg_iov = (&raw mut (*message).pieces).cast();
-            (*message).header.msg_iovlen = count as _;
-            &raw const (*message).header
-        }
-    }
-}
-
-impl Drop for Messages {
-    fn drop(&mut self) {
-        for message in self.all.drain(..) {
-            // SAFETY: it came from a `Box`. That no operation names it any more, `Queue::drop` has seen to.
-            drop(unsafe { Box::from_raw(message.as_ptr()) });
+            self.messages.forget(); // the kernel may still read
         }
     }
 }
